@@ -1,0 +1,95 @@
+"""Attention = score -> normalizer -> estimator."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from attnlab.attention.estimators import Estimator
+from attnlab.attention.normalizers import Normalizer
+from attnlab.attention.scores import Score
+from attnlab.attention.selection import MODES, Candidates
+
+
+class Memory(NamedTuple):
+    """What a source offers to attention, computed once per source.
+
+    Attributes:
+        keys: [..., S, *], the keys as the score prepared them.
+        values: [..., S, D].
+        mask: bool, broadcastable to [..., T, S], True at real positions; None if all are.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None
+
+    def select(self, rows: Tensor) -> "Memory":
+        """The memory of the given rows (long [N]) of the first dimension."""
+        return Memory(self.keys[rows], self.values[rows], None if self.mask is None else self.mask[rows])
+
+
+class Attention(nn.Module):
+    """One attention mechanism: any score, normalised any way, read by any estimator.
+
+    The three parts are given as factories, so that each layer of a model owns its modules.
+
+    Args:
+        score: (query_size, key_size) -> Score.
+        normalizer: () -> Normalizer.
+        estimator: () -> Estimator.
+        query_size: width Q of the queries.
+        key_size: width D of keys and values.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[int, int], Score],
+        normalizer: Callable[[], Normalizer],
+        estimator: Callable[[], Estimator],
+        *,
+        query_size: int,
+        key_size: int,
+    ) -> None:
+        super().__init__()
+        self.score = score(query_size, key_size)
+        self.normalizer = normalizer()
+        self.estimator = estimator()
+        self.mode: str | None = None
+
+    def prepare(self, values: Tensor, mask: Tensor | None = None, keys: Tensor | None = None) -> Memory:
+        """Prepares a source: values [..., S, D] (also the keys, unless those are given) and mask as in `Memory`."""
+        return Memory(self.score.prepare(values if keys is None else keys), values, mask)
+
+    def weights(self, query: Tensor, memory: Memory) -> Tensor:
+        """Returns the attention weights [..., T, S] of queries [..., T, Q]."""
+        weights: Tensor = self.normalizer(self.score(query, memory.keys), memory.mask)
+        return weights
+
+    def forward(self, query: Tensor, memory: Memory, samples: int | None = None) -> Candidates:
+        """Attends: queries [..., T, Q] to the candidate contexts.
+
+        While training, the estimator selects, with `samples` draws if it samples (None: as many as it is set to);
+        in evaluation the test mode does: the one set by `reading`, else the estimator's own.
+        """
+        weights = self.weights(query, memory)
+        if self.training:
+            return self.estimator.select(weights, memory.values, samples)
+        return MODES[self.mode or self.estimator.mode](weights, memory.values)
+
+
+@contextmanager
+def reading(model: nn.Module, mode: str) -> Iterator[None]:
+    """Within this context every attention of a model in evaluation is read in the test mode `mode` (see `MODES`)."""
+    if mode not in MODES:
+        raise ValueError(f"There is no test mode {mode!r}; the modes are {', '.join(MODES)}.")
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    before = [layer.mode for layer in layers]
+    try:
+        for layer in layers:
+            layer.mode = mode
+        yield
+    finally:
+        for layer, mode_before in zip(layers, before, strict=True):
+            layer.mode = mode_before

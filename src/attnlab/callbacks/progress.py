@@ -1,0 +1,110 @@
+"""What a person sees while a run trains: one line that moves, or a line an epoch where output is not a terminal."""
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from attnlab.data.tokenizers import PAD
+
+
+class TrainingProgress(ProgressBar):
+    """A bar over the whole run with loss, target tokens per second and time left; and the run's throughput.
+
+    Attributes:
+        tokens: target tokens trained on so far.
+        seconds: time spent in training steps so far, validation left out.
+        first_step: seconds from the start of the process's clock `begun` to the end of the first optimizer step.
+    """
+
+    def __init__(self, begun: float) -> None:
+        super().__init__()
+        self.begun = begun
+        self.tokens = 0
+        self.seconds = 0.0
+        self.first_step: float | None = None
+        self.console = Console()
+        self._bar: Progress | None = None
+        self._enabled = True
+        self._mark = self._window_start = 0.0
+        self._window: list[tuple[float, int]] = []
+        self._loss = float("nan")
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Mean target tokens per second of training."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.perf_counter()
+        self._done_before = trainer.global_step
+        self._total = max(1, int(trainer.estimated_stepping_batches))
+        if self._enabled and self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), console=self.console
+            )
+            self._task = self._bar.add_task("training", total=self._total, completed=trainer.global_step, line="")
+            self._bar.start()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        count = int((batch.target_out != PAD).sum())
+        if self.first_step is None:
+            self.first_step = time.time() - self.begun
+        else:
+            # the first step warms caches and allocators up, and is left out of the rate
+            self.tokens += count
+            self.seconds += now - self._mark
+        self._loss = float(trainer.callback_metrics.get("train/nll", float("nan")))
+        if self._bar is not None:
+            left = self._left(trainer.global_step, now)
+            self._bar.update(
+                self._task, completed=trainer.global_step, description=self._where(trainer),
+                line=f"loss {self._loss:.3f}  {self.tokens_per_second:,.0f} tokens/s  {left} left",
+            )  # fmt: skip
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not self._enabled or not hasattr(self, "_start"):
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        shown = "  ".join(f"{name} {value:.3f}" if value < 10 else f"{name} {value:.1f}" for name, value in values.items())
+        left = self._left(trainer.global_step, time.perf_counter())
+        self.console.print(
+            f"{self._where(trainer)}  loss {self._loss:.3f}  {shown}  {self.tokens_per_second:,.0f} tokens/s  {left} left",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        sys.stdout.flush()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _where(self, trainer: pl.Trainer) -> str:
+        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+
+    def _left(self, step: int, now: float) -> str:
+        done = step - self._done_before
+        seconds = (now - self._start) / max(1, done) * max(0, self._total - step)
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"

@@ -1,0 +1,275 @@
+"""Where sentence pairs come from: a generated phrasebook, a local folder, or the Hugging Face Hub.
+
+A corpus gives the splits train, validation and test, each a `datasets.Dataset` with the string columns
+`source` and `target`; some add `tags` (morphological features of the row, separated by ";"), or `sure` and
+`possible` (gold alignments: lists of [source word, target word]).
+"""
+
+import contextlib
+import json
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attnlab.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # name, or owner/name
+_HTTP_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")
+
+
+class Corpus(ABC):
+    """Sentence pairs in three splits."""
+
+    @abstractmethod
+    def load(self) -> "dict[str, datasets.Dataset]":
+        """The splits train, validation and test; UserError for what the user can mend."""
+
+
+class Phrasebook(Corpus):
+    """Pairs written by the package itself, with gold alignments: no download, the same for the same seed."""
+
+    def __init__(
+        self,
+        language: str = "de",
+        train: int = 20_000,
+        validation: int = 500,
+        test: int = 1_000,
+        seed: int = 0,
+    ) -> None:
+        self.options = {
+            "language": language,
+            "train": train,
+            "validation": validation,
+            "test": test,
+            "seed": seed,
+        }
+
+    def load(self) -> "dict[str, datasets.Dataset]":
+        from attnlab.data import phrasebook
+
+        return dict(phrasebook.generate(**self.options))
+
+
+class HubCorpus(Corpus):
+    """Pairs from a data set in Hugging Face layout: a local folder, or an id on the Hub.
+
+    `path`        a folder (files named after their splits, or what `save_to_disk` wrote) or a Hub id
+    `source`, `target`, `tags`    columns; `translation.de` names a field of a nested column
+    `splits`      our split's name -> theirs; slices such as `train[:95%]` and `train[95%:]` make two of one
+    `limit`       keep only the first so many training pairs (for learning curves)
+    `name`        the Hub data set's configuration, where it has several
+
+    Pairs with a blank side can be neither learned nor scored: they are left out of every split, and counted
+    in the log. Code that a data set brings along is never run.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        source: str,
+        target: str,
+        tags: str | None = None,
+        splits: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.path = str(path)
+        self.columns = {"source": source, "target": target} | ({"tags": tags} if tags else {})
+        if len(set(self.columns.values())) < len(self.columns):
+            raise UserError(f"data.source, target and tags must be columns of their own, not {self.columns}.")
+        self.splits = {split: split for split in SPLITS} | dict(splits or {})
+        self.limit = limit
+        self.name = name
+        if unknown := sorted(set(self.splits) - set(SPLITS)):
+            raise UserError(f"data.splits names {', '.join(unknown)}: the splits are {', '.join(SPLITS)}.")
+        if limit is not None and limit < 1:
+            raise UserError(f"data.limit={limit} must be 1 or more (or null for every training pair).")
+
+    def load(self) -> "dict[str, datasets.Dataset]":
+        with _no_progress_bars():
+            splits = {split: self._tidy(split, rows) for split, rows in self._open().items()}
+            if self.limit is not None:
+                train = splits["train"]
+                splits["train"] = train.select(range(min(self.limit, len(train))))
+        return splits
+
+    def _open(self) -> "dict[str, datasets.Dataset]":
+        """Our splits, with all of their columns."""
+        read = self._reader()
+        available = read()
+        chosen = {}
+        for ours, theirs in self.splits.items():
+            if theirs in available:
+                chosen[ours] = available[theirs]
+            elif "[" in str(theirs):
+                chosen[ours] = read(split=theirs)
+            else:
+                first = next(iter(available))
+                raise UserError(
+                    f"{self.path} has no split {theirs!r} (for {ours}); it has {_list(available)}. Name "
+                    f"another with data.splits.{ours}=..., or cut one in two, as with "
+                    f"'data.splits.train=\"{first}[:95%]\"' 'data.splits.validation=\"{first}[95%:]\"'."
+                )
+        return chosen
+
+    def _reader(self) -> Callable[..., Any]:
+        """A function that reads all splits, or one with `split=...`, and whose failures are UserErrors."""
+        import datasets
+
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            if (folder / "dataset_dict.json").exists():
+                return _explained(_read_saved, f"The saved data set {folder} could not be read", folder)
+            failing = f"The folder {folder} could not be read as a data set"
+            return _explained(datasets.load_dataset, failing, str(folder), self.name)
+        if folder.exists():
+            raise UserError(f"data.path={self.path} is a file: give the folder that holds it.")
+        if not _HUB_ID.fullmatch(self.path):
+            raise UserError(
+                f"There is no folder data.path={self.path}: give a folder, or a Hub id (owner/name)."
+            )
+        failing = f"data.path={self.path} is no local folder, and could not be read from the Hub"
+        return _explained(datasets.load_dataset, failing, self.path, self.name)
+
+    def _tidy(self, split: str, rows: "datasets.Dataset") -> "datasets.Dataset":
+        """The wanted columns under our names, checked, without blank pairs."""
+        import pyarrow.compute as pc
+
+        where = f"the split {self.splits[split]!r} of {self.path}"
+        if not set(self.columns.values()) <= set(rows.column_names):
+            rows = rows.flatten()  # the fields of nested columns become columns: translation.de
+        for ours, theirs in self.columns.items():
+            if theirs not in rows.column_names:
+                raise UserError(
+                    f"There is no column {theirs!r} in {where}; it has {_list(rows.column_names)}. Name one "
+                    f"with data.{ours}=..."
+                )
+        if not len(rows):
+            raise UserError(f"In {where} there is not one row, and {split} needs some. Name another split.")
+        for column in self.columns.values():
+            _check_strings(rows, column, where)
+        rows = rows.select_columns(list(self.columns.values()))
+        table = rows.with_format("arrow")[:]
+        sides = [table.column(self.columns[side]) for side in ("source", "target")]
+        blank = pc.or_(*(pc.equal(pc.utf8_trim_whitespace(side), "") for side in sides)).to_numpy()
+        if blank.all():
+            raise UserError(f"In {where} every row has a blank side ({_list(self.columns.values())}).")
+        if blank.any():
+            logger.warning("%d of %d rows in %s have a blank side: left out", blank.sum(), len(rows), where)
+            rows = rows.select(np.flatnonzero(~blank))
+        return rows.rename_columns({theirs: ours for ours, theirs in self.columns.items()})
+
+
+def _check_strings(rows: "datasets.Dataset", column: str, where: str) -> None:
+    """UserError that names the first cell of the column that is not a string."""
+    import datasets
+
+    feature = rows.features[column]
+    strings = isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+    if strings and not rows.data.column(column).null_count:
+        return
+    for number, value in enumerate(rows[column], start=1):
+        if not isinstance(value, str):
+            raise UserError(
+                f"Row {number} of {where}: the column {column!r} holds {value!r}, which is not a string. "
+                "Mend or remove the row, or name another column."
+            )
+    raise UserError(f"The column {column!r} in {where} is of type {feature}: name a column of strings.")
+
+
+def _read_saved(folder: Path, split: str | None = None) -> Any:
+    """What `DatasetDict.save_to_disk` wrote; it knows no slices."""
+    import datasets
+
+    if split is not None:
+        raise ValueError(f"a saved data set has no slices such as {split}: save the parts as splits")
+    return datasets.load_from_disk(str(folder))
+
+
+def _explained(read: Callable[..., Any], failing: str, *arguments: Any) -> Callable[..., Any]:
+    """`read(*arguments, ...)`, whose every failure becomes a UserError.
+
+    Reading runs the library's parsers over the user's files or the network: what it raises is about those.
+    """
+
+    def attempt(**options: Any) -> Any:
+        try:
+            return read(*arguments, **options)
+        except Exception as error:
+            if options:
+                raise UserError(f"{failing}: {_line(error)}. Check data.splits.") from error
+            raise UserError(f"{failing}: {_reason(error, arguments[0])}") from error
+
+    return attempt
+
+
+def _reason(error: Exception, path: str | Path) -> str:
+    """Why reading failed, and what to do."""
+    from datasets.data_files import EmptyDatasetError
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+    from huggingface_hub import errors
+
+    if isinstance(error, DatasetNotFoundError):
+        return "the Hub has no such data set, or it needs a login (`hf auth login`). Check data.path."
+    if isinstance(error, EmptyDatasetError):
+        return "it holds no data files. It needs train.jsonl, validation.jsonl, test.jsonl (.csv, .parquet)."
+    if broken := _broken_line(Path(path)):
+        return f"{broken}. Mend or remove it."
+    unreachable = (ConnectionError, TimeoutError, errors.LocalEntryNotFoundError, errors.HfHubHTTPError)
+    if isinstance(error, unreachable) or type(error).__module__.split(".")[0] in _HTTP_LIBRARIES:
+        return (
+            f"the Hub could not be reached ({_line(error)}). Download it on a machine that can, and give its "
+            "folder: data.path=/folder. If this machine's cache has it, HF_HUB_OFFLINE=1 reads it from there."
+        )
+    if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__  # the parser's own sentence
+    return f"{_line(error)}. Mend the files, or give another data.path."
+
+
+def _broken_line(folder: Path) -> str | None:
+    """The first line of a folder's .jsonl files that is not JSON: the library names neither file nor line."""
+    for path in sorted(folder.rglob("*.jsonl")):
+        if not path.stat().st_size:
+            return f"{path.name} is empty"
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    json.loads(line)
+                except ValueError as error:
+                    if line.strip():
+                        return f"{path.name}, line {number} is not JSON ({error})"
+    return None
+
+
+def _line(error: BaseException) -> str:
+    """The error's first line, without its full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _list(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    import datasets
+
+    silent = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not silent:
+            datasets.enable_progress_bars()

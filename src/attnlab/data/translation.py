@@ -1,0 +1,257 @@
+"""Sentence pairs for training and scoring: corpus -> tokenizers -> ragged ids -> batches."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from attnlab.data.batching import Batch, Ragged, TokenBatchSampler, collate
+from attnlab.data.corpora import Corpus, HubCorpus, Phrasebook
+from attnlab.data.tokenizers import UNK, TextTokenizer, TokenizerPair, tag_symbols
+from attnlab.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 10_000  # rows tokenized at a time: bounds the memory that lists of Python ints take
+_TOKENIZER_OPTIONS = {
+    "kind": "word",
+    "vocabulary": None,
+    "min_frequency": 1,
+    "lowercase": False,
+    "joint": False,
+}
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """One split: its rows as text, and as ids without special tokens (a tagged source ends in its tags' ids).
+
+    The text stays on disk, where the data set has it; a property reads a whole column, so keep what it gives.
+    """
+
+    rows: "datasets.Dataset"
+    source: Ragged
+    target: Ragged
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def source_texts(self) -> list[str]:
+        return _column(self.rows, "source")
+
+    @property
+    def target_texts(self) -> list[str]:
+        return _column(self.rows, "target")
+
+    @property
+    def tags(self) -> list[str] | None:
+        return _column(self.rows, "tags")
+
+    @property
+    def sure(self) -> list[list[list[int]]] | None:
+        """Each row's certain alignment links [source word, target word]; None if the corpus has none."""
+        return _column(self.rows, "sure")
+
+    @property
+    def possible(self) -> list[list[list[int]]] | None:
+        """Each row's possible alignment links, the sure ones among them; None if the corpus has none."""
+        return _column(self.rows, "possible")
+
+
+class TranslationData(pl.LightningDataModule):
+    """A corpus, tokenized and served in batches of like lengths.
+
+    `corpus`           see `attnlab.data.corpora`
+    `tokenizer`        `kind` (word, bpe, character), `vocabulary`, `min_frequency`, `lowercase`, and `joint`
+                       (one vocabulary for both sides); what is not named keeps its default
+    `max_tokens`       cells that either side of a batch may have, padding included
+    `eval_max_tokens`  the same, for validation and test (by default as many)
+    `max_sentences`    pairs that a batch may have, in every split
+    `max_length`       training pairs with more tokens on either side are left out; other splits stay whole
+
+    After `prepare()`: `tokenizers`, `splits` (train, validation, test), `dropped` (training pairs left out).
+    For one process: there is no distributed sampler.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        tokenizer: Mapping[str, Any] | None = None,
+        max_tokens: int = 4096,
+        eval_max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        max_length: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.corpus = corpus
+        self.options = _TOKENIZER_OPTIONS | dict(tokenizer or {})
+        if unknown := sorted(set(self.options) - set(_TOKENIZER_OPTIONS)):
+            raise UserError(
+                f"The tokenizer has no option {', '.join(unknown)}: it has {', '.join(_TOKENIZER_OPTIONS)}."
+            )
+        self.max_tokens = _positive("max_tokens", max_tokens)
+        self.eval_max_tokens = _positive(
+            "eval_max_tokens", max_tokens if eval_max_tokens is None else eval_max_tokens
+        )
+        self.max_sentences = _positive("max_sentences", max_sentences)
+        self.max_length = _positive("max_length", max_length)
+        self.seed = seed
+        self.num_workers = num_workers
+        self.tokenizers: TokenizerPair | None = None
+        self.splits: dict[str, EncodedSplit] = {}
+        self.dropped = 0
+
+    def use_tokenizers(self, pair: TokenizerPair) -> None:
+        """Encode with this pair, from a run that is resumed or evaluated, instead of training one."""
+        if self.splits:
+            raise RuntimeError("the splits are encoded already: give the tokenizers before prepare()")
+        self.tokenizers = pair
+
+    def prepare(self) -> None:
+        """Load the corpus, learn the tokenizers from its training split, and encode all splits; once."""
+        if self.splits:
+            return
+        corpus = self.corpus.load()
+        if self.tokenizers is None:
+            self.tokenizers = _train_tokenizers(corpus["train"], **self.options)
+        splits = {name: _encode(rows, self.tokenizers) for name, rows in corpus.items()}
+        if self.max_length is not None:
+            kept = _no_longer_than(self.max_length, splits["train"])
+            self.dropped = len(splits["train"]) - len(kept)
+            if not len(kept):
+                raise UserError(
+                    f"Every training pair exceeds data.max_length={self.max_length}: give a larger number."
+                )
+            logger.info("%d training pairs exceed %d tokens: left out", self.dropped, self.max_length)
+            splits["train"] = kept
+        self.splits = splits
+
+    def setup(self, stage: str | None = None) -> None:
+        """Lightning's hook: the same as `prepare()`."""
+        self.prepare()
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("test")
+
+    def loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Batch]:
+        """Batches of one split; with `shuffle`, drawn anew for each epoch (Lightning calls `set_epoch`)."""
+        data = self._split(split)
+        sampler = TokenBatchSampler(
+            data.source.lengths + 1,  # EOS
+            data.target.lengths + 1,  # BOS or EOS
+            max_tokens=self.max_tokens if shuffle else self.eval_max_tokens,
+            max_sentences=self.max_sentences,
+            shuffle=shuffle,
+            seed=self.seed,
+        )
+        return DataLoader(
+            range(len(data)),  # type: ignore[arg-type]  # row numbers: collate gathers whole batches itself
+            batch_sampler=sampler,
+            collate_fn=partial(collate, data.source, data.target),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def references(self, split: str) -> list[str]:
+        """What decoded text is scored against: the raw target texts, lower-cased if the tokenizer does so."""
+        texts = self._split(split).target_texts
+        target = self.tokenizers.target
+        return [target.normalize(text) for text in texts] if target.lowercase else texts
+
+    def summary(self) -> dict[str, float | int]:
+        """Numbers for a run's log: sizes, mean lengths in tokens, share of unknown tokens in validation."""
+        train, validation = self._split("train"), self._split("validation")
+        numbers: dict[str, float | int] = {f"{name}/pairs": len(split) for name, split in self.splits.items()}
+        numbers["train/dropped"] = self.dropped
+        for side in ("source", "target"):
+            numbers[f"vocabulary/{side}"] = getattr(self.tokenizers, side).size
+            numbers[f"train/{side}_length"] = float(getattr(train, side).lengths.mean())
+            unknown = getattr(validation, side).values == UNK
+            numbers[f"validation/{side}_unknown"] = float(unknown.mean()) if len(unknown) else 0.0
+        return numbers
+
+    def _split(self, name: str) -> EncodedSplit:
+        if not self.splits:
+            raise RuntimeError("the data are not prepared: call prepare() first")
+        if name not in self.splits:
+            raise UserError(f"There is no split {name!r}: choose one of {', '.join(self.splits)}.")
+        return self.splits[name]
+
+
+def phrasebook(
+    *, language: str = "de", train: int = 20_000, validation: int = 500, test: int = 1_000,
+    generation_seed: int = 0, **options: Any,
+) -> TranslationData:  # fmt: skip
+    """The embedded corpus (`attnlab.data.phrasebook`) as data; the other options are `TranslationData`'s."""
+    return TranslationData(Phrasebook(language, train, validation, test, generation_seed), **options)
+
+
+def hub(
+    *, path: str, source: str, target: str, tags: str | None = None, splits: Mapping[str, str] | None = None,
+    limit: int | None = None, name: str | None = None, **options: Any,
+) -> TranslationData:  # fmt: skip
+    """A corpus in Hugging Face layout (`HubCorpus`) as data; the other options are `TranslationData`'s."""
+    return TranslationData(HubCorpus(path, source, target, tags, splits, limit, name), **options)
+
+
+def _train_tokenizers(rows: "datasets.Dataset", *, joint: bool, **options: Any) -> TokenizerPair:
+    symbols = sorted({symbol for tags in _column(rows, "tags") or () for symbol in tag_symbols(tags)})
+    if joint:
+        both = TextTokenizer.train(_texts(rows, "source", "target"), symbols=symbols, **options)
+        return TokenizerPair(both, both)
+    return TokenizerPair(
+        TextTokenizer.train(_texts(rows, "source"), symbols=symbols, **options),
+        TextTokenizer.train(_texts(rows, "target"), **options),
+    )
+
+
+def _texts(rows: "datasets.Dataset", *columns: str) -> Iterator[str]:
+    for column in columns:
+        for chunk in rows.select_columns([column]).iter(_CHUNK):
+            yield from chunk[column]
+
+
+def _encode(rows: "datasets.Dataset", tokenizers: TokenizerPair) -> EncodedSplit:
+    sources, targets = [], []
+    for chunk in rows.select_columns(
+        [c for c in ("source", "target", "tags") if c in rows.column_names]
+    ).iter(_CHUNK):
+        sources.append(Ragged.from_lists(tokenizers.encode_sources(chunk["source"], chunk.get("tags"))))
+        targets.append(Ragged.from_lists(tokenizers.target.encode(chunk["target"])))
+    return EncodedSplit(rows, Ragged.concatenate(sources), Ragged.concatenate(targets))
+
+
+def _no_longer_than(length: int, split: EncodedSplit) -> EncodedSplit:
+    kept = np.flatnonzero((split.source.lengths <= length) & (split.target.lengths <= length))
+    return EncodedSplit(split.rows.select(kept), split.source.take(kept), split.target.take(kept))
+
+
+def _column(rows: "datasets.Dataset", name: str) -> Any:
+    """A whole column as a list, or None if there is none."""
+    if name not in rows.column_names:
+        return None
+    return rows.select_columns([name]).with_format("arrow")[:].column(name).to_pylist()
+
+
+def _positive(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise UserError(f"data.{name}={value} must be 1 or more.")
+    return value

@@ -1,0 +1,120 @@
+"""From specs to objects. The only place that instantiates, and the gate that every spec passes."""
+
+import importlib
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from attnlab.errors import UserError
+
+_OWN = ("attnlab.attention.", "attnlab.nn.", "attnlab.data.", "attnlab.tasks.")
+
+
+def build(spec: dict[str, Any]) -> Any:
+    """Makes the object (or, where `_partial_` is set, the factory) that a spec describes, nested specs included.
+
+    Raises:
+        UserError: if a target is neither a definition of this package nor a torch optimizer or schedule, or if a
+            class refuses its arguments with a sentence.
+    """
+    _check_targets(spec)
+    try:
+        return instantiate(spec, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError | ValueError):
+            raise UserError(str(error.__cause__)) from error
+        if isinstance(error.__cause__, TypeError):
+            raise UserError(f"{spec.get('_target_')} does not take these options: {error.__cause__}") from error
+        raise
+    except ValueError as error:  # from a factory that was called by the object above it
+        raise UserError(str(error)) from error
+
+
+def _check_targets(spec: Any) -> None:
+    """Refuses every target but this package's own definitions and torch's optimizers and schedules.
+
+    A checkpoint may come from a stranger, and a target is called; so the name must lead straight to a definition,
+    not through what a module happens to import.
+    """
+    if isinstance(spec, list | tuple):
+        for part in spec:
+            _check_targets(part)
+    if not isinstance(spec, dict):
+        return
+    for part in spec.values():
+        _check_targets(part)
+    if "_target_" not in spec:
+        return
+    target = str(spec["_target_"])
+    module_name, _, name = target.rpartition(".")
+    allowed = False
+    if target.startswith(_OWN):
+        found = vars(_module(module_name, target)).get(name)
+        allowed = getattr(found, "__module__", None) == module_name
+    elif target.startswith("torch.optim."):
+        found = vars(_module(module_name, target)).get(name)
+        allowed = isinstance(found, type) and issubclass(found, Optimizer | LRScheduler)
+    if not allowed:
+        raise UserError(
+            f"The target {target!r} is refused: a spec may name definitions of attnlab's attention, nn, data and tasks "
+            "modules, torch optimizers and torch schedules, and nothing else."
+        )
+
+
+def _module(name: str, target: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"The target {target!r} does not exist: there is no module {name}.") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint without running any of its code.
+
+    Raises:
+        UserError: if it is missing, truncated, or holds anything but tensors and primitives.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}; train the run first, or give the directory of another.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise UserError(
+            f"The checkpoint {path} cannot be read: it is truncated, or holds more than tensors and primitives "
+            f"({str(error).splitlines()[0][:120]})."
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
+        raise UserError(f"The checkpoint {path} is not one of attnlab's: it lacks hyper_parameters and state_dict.")
+    return checkpoint
+
+
+def load_weights(task: torch.nn.Module, path: Path) -> None:
+    """Loads a checkpoint's parameters into a task of the same shape; UserError where they do not fit."""
+    state = load_checkpoint(path)["state_dict"]
+    try:
+        task.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise UserError(
+            f"The checkpoint {path} does not fit the model that its run describes: {lines[-1].strip()}"
+        ) from error
+
+
+def load_task(path: Path) -> Any:
+    """Rebuilds a trained task, in evaluation mode, from its checkpoint alone."""
+    from attnlab.tasks.translation import TranslationTask
+
+    hparams = load_checkpoint(path)["hyper_parameters"]
+    try:
+        task = TranslationTask(**hparams, build=build)
+    except TypeError as error:
+        raise UserError(f"The checkpoint {path} describes no attnlab task: {error}") from error
+    load_weights(task, path)
+    return task.eval()

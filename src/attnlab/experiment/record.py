@@ -1,0 +1,145 @@
+"""The run directory: what a run was, how it ended, what it measured."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnlab.errors import UserError
+from attnlab.files import write_json, write_text
+
+_VERSIONS = ("attnlab", "torch", "pytorch-lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "wandb")
+_WITHOUT_EFFECT = ("run_dir", "wandb", "maps")
+"""Keys of the config that do not change what is computed, and so do not make it another run."""
+
+
+class RunRecord:
+    """The files of one run directory, each written whole or not at all.
+
+    Args:
+        directory: the run directory; made if it is missing.
+        config: the resolved config, primitives only.
+
+    Raises:
+        UserError: if the directory holds a run of another config, or cannot be written.
+    """
+
+    def __init__(self, directory: Path, config: dict[str, Any]) -> None:
+        self.directory = directory
+        self.config = config
+        relevant = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT}
+        self.hash = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+        self.status: dict[str, Any] = {}
+        before = self._read_status()
+        if before and before.get("config_hash") != self.hash:
+            raise UserError(
+                f"The run directory {directory} holds a run of another config ({_difference(self, config)}). "
+                "Nothing was changed there; give another run_dir, or remove that directory."
+            )
+        self.before = before.get("state")
+
+    def _read_status(self) -> dict[str, Any]:
+        path = self.directory / "status.json"
+        if not path.exists():
+            if self.directory.is_dir() and any((self.directory / "checkpoints").glob("*.ckpt")):
+                raise UserError(f"The run directory {self.directory} has checkpoints but no status.json; give another.")
+            return {}
+        try:
+            status = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); give another run_dir.") from error
+        return status if isinstance(status, dict) else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether this run ended well before."""
+        return self.before == "finished"
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint to resume from, if there is one."""
+        path = self.directory / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+
+    def begin(self, overrides: list[str]) -> None:
+        """Writes the config and marks the run as running."""
+        write_text(self.directory / ".hydra" / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        write_text(self.directory / ".hydra" / "overrides.yaml", yaml.safe_dump(overrides))
+        self.status = {
+            "state": "running",
+            "config_hash": self.hash,
+            "started": _now(),
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in _VERSIONS},
+            "git": _git_revision(),
+        }
+        write_json(self.directory / "status.json", self.status)
+
+    def end(self, state: str, error: BaseException | None = None) -> None:
+        """Marks how the run ended: finished, failed or interrupted, with the reason."""
+        self.status |= {"state": state, "ended": _now()}
+        if error is not None:
+            self.status["error"] = str(error)
+            if not isinstance(error, UserError):
+                self.status["traceback"] = "".join(traceback.format_exception(error))
+        write_json(self.directory / "status.json", self.status)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        write_json(self.directory / "metrics.json", metrics)
+
+    def read_metrics(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = json.loads((self.directory / "metrics.json").read_text())
+        return metrics
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The resolved config of a run; UserError if the directory holds none."""
+    path = directory / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{directory} is not a run directory: it has no .hydra/config.yaml.")
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    return config
+
+
+def _difference(record: RunRecord, config: dict[str, Any]) -> str:
+    """The first few keys in which two configs differ, in words."""
+    try:
+        before, now = _flat(read_config(record.directory)), _flat(config)
+    except UserError:
+        return "its config.yaml is missing"
+    keys = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    keys = [key for key in keys if key.split(".")[0] not in _WITHOUT_EFFECT]
+    named = ", ".join(f"{key}: {before.get(key)} there, {now.get(key)} here" for key in keys[:3])
+    return named + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, dict):
+        return {prefix.rstrip("."): config}
+    return {k: v for key, value in config.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that this package runs from, `+` for uncommitted changes; None elsewhere."""
+    here = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

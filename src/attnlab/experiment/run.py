@@ -1,0 +1,206 @@
+"""One run, from a resolved config to its record."""
+
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from rich.console import Console
+
+from attnlab.callbacks.guard import FiniteLoss
+from attnlab.callbacks.progress import TrainingProgress
+from attnlab.data.tokenizers import TokenizerPair
+from attnlab.data.translation import TranslationData
+from attnlab.errors import UserError
+from attnlab.experiment.build import build, load_weights
+from attnlab.experiment.record import RunRecord
+from attnlab.experiment.tracking import Tracker
+from attnlab.experiment.view import draw_maps, metrics_table
+from attnlab.files import write_jsonl
+from attnlab.tasks.scoring import Scored, score_modes
+from attnlab.tasks.translation import TranslationTask
+
+INTERRUPTED = 130
+"""Exit code of a run that was stopped by Ctrl-C."""
+
+
+def process_start() -> float:
+    """When this process began, in seconds since the epoch (what a person waits for includes the imports)."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+        return float(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, StopIteration):
+        return time.time()
+
+
+def run(config: dict[str, Any], overrides: list[str]) -> int:
+    """Trains, tests and records one run.
+
+    Args:
+        config: the composed and resolved config, primitives only.
+        overrides: the command line's overrides, for the record.
+
+    Returns:
+        the exit code: 0 if the run finished (now or before), 130 if it was interrupted.
+
+    Raises:
+        UserError: for what the user can mend; status.json then says `failed`, with the reason.
+    """
+    directory = Path(config["run_dir"])
+    record = RunRecord(directory, config)
+    console = Console()
+    if record.finished:
+        console.print(f"This run has finished before; its results are in [bold]{directory}[/bold].")
+        console.print(metrics_table(record.read_metrics()))
+        return 0
+    record.begin(overrides)
+    quiet()
+    with Tracker(record, config) as tracker:
+        try:
+            _train_and_test(config, record, tracker, console)
+        except KeyboardInterrupt as stop:
+            record.end("interrupted", stop)
+            tracker.exit_code = INTERRUPTED
+            console.print(f"Interrupted. The same command with run_dir={directory} goes on from the last checkpoint.")
+            return INTERRUPTED
+        except BaseException as error:
+            record.end("failed", error)
+            tracker.exit_code = 1
+            raise
+    record.end("finished")
+    console.print(f"Results, predictions and attention maps are in [bold]{directory}[/bold].")
+    return 0
+
+
+def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, console: Console) -> None:
+    directory = record.directory
+    pl.seed_everything(config["seed"], verbose=False)
+    data: TranslationData = build(config["data"])
+    resume = record.last_checkpoint
+    if resume is not None:
+        data.use_tokenizers(TokenizerPair.load(directory / "tokenizer.json"))
+    data.prepare()
+    data.tokenizers.save(directory / "tokenizer.json")
+    task = make_task(config, data)
+    numbers = data.summary()
+    console.print(
+        f"{numbers['train/pairs']:,} training pairs; vocabularies of {numbers['vocabulary/source']:,} and "
+        f"{numbers['vocabulary/target']:,}; {task.model.parameter_count():,} parameters.",
+        highlight=False,
+    )
+    progress = TrainingProgress(process_start())
+    trainer, checkpoint = make_trainer(config, directory, tracker, [progress, FiniteLoss()])
+    if resume is not None:
+        console.print(f"Going on from {resume}.")
+    begun = time.perf_counter()
+    with _interruptible(trainer):
+        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    seconds = time.perf_counter() - begun
+
+    best = Path(checkpoint.best_model_path)
+    if best.is_file():
+        load_weights(task, best)
+    selected, outcomes = score_modes(task, data, "test", seed=config["seed"], **config["search"])
+    metrics = _flatten(selected, outcomes) | {
+        f"val/{name.removeprefix('val/')}": float(value)
+        for name, value in _best_validation(checkpoint).items()
+    }
+    metrics |= {
+        "params": task.model.parameter_count(),
+        "train/seconds": seconds,
+        "train/tokens_per_second": progress.tokens_per_second,
+        "train/seconds_to_first_step": progress.first_step,
+        "train/epochs": trainer.current_epoch,
+        "selected_by": task.hparams["monitor"],
+        "test_mode": next(iter(outcomes)),
+    }
+    write_jsonl(directory / "predictions.jsonl", selected.predictions)
+    pictures = draw_maps(data, "test", selected.hypotheses, directory / "attention", config["maps"])
+    tracker.finish(metrics, pictures)
+    record.write_metrics(metrics)
+    console.print(metrics_table(metrics))
+
+
+def make_task(config: dict[str, Any], data: TranslationData) -> TranslationTask:
+    """The task that a config describes, for a corpus whose vocabularies are known."""
+    assert data.tokenizers is not None
+    model = config["model"] | {
+        "attention": config["attention"],
+        "source_vocabulary": len(data.tokenizers.source),
+        "target_vocabulary": len(data.tokenizers.target),
+    }
+    return TranslationTask(
+        model=model, optimizer=config["optimizer"], schedule=config["schedule"], build=build,
+        monitor=config["task"]["monitor"], label_smoothing=config["task"]["label_smoothing"],
+    )  # fmt: skip
+
+
+def make_trainer(
+    config: dict[str, Any], directory: Path, tracker: Tracker, callbacks: list[pl.Callback]
+) -> tuple[pl.Trainer, ModelCheckpoint]:
+    """Lightning's trainer with checkpoints in the run directory, and the callback that keeps the best."""
+    monitor, mode = config["task"]["monitor"], config["task"]["mode"]
+    checkpoint = ModelCheckpoint(
+        directory / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+    )
+    stop = EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False)
+    trainer = pl.Trainer(
+        **config["trainer"], default_root_dir=directory, logger=tracker.loggers, callbacks=[checkpoint, stop, *callbacks],
+        enable_model_summary=False,
+    )  # fmt: skip
+    return trainer, checkpoint
+
+
+def quiet() -> None:
+    """Keeps libraries' hints out of the terminal; errors still come through."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+@contextmanager
+def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Turns Lightning's own way of leaving after Ctrl-C, an exit, back into a KeyboardInterrupt."""
+    try:
+        yield
+    except SystemExit as exit_:
+        raise KeyboardInterrupt from exit_
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _flatten(selected: Scored, outcomes: dict[str, Scored]) -> dict[str, Any]:
+    """Test metrics under their public names: the selecting mode's as test/*, and each mode's where there are several."""
+    metrics: dict[str, Any] = {f"test/{name}": value for name, value in selected.metrics.items()}
+    if len(outcomes) > 1:
+        for mode, outcome in outcomes.items():
+            metrics |= {f"test/{mode}/{name}": value for name, value in outcome.metrics.items()}
+    return metrics | {f"signature/{name}": text for name, text in selected.signatures.items()}
+
+
+def _best_validation(checkpoint: ModelCheckpoint) -> dict[str, float]:
+    score = checkpoint.best_model_score
+    return {} if score is None or checkpoint.monitor is None else {checkpoint.monitor: float(score)}
+
+
+def report_error(error: UserError) -> None:
+    """Prints a user's error as a sentence on standard error."""
+    Console(stderr=True).print(f"[bold red]attnlab:[/bold red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+__all__ = ["INTERRUPTED", "make_task", "make_trainer", "process_start", "run", "signal", "sys"]

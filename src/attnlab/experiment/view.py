@@ -1,0 +1,79 @@
+"""What a person sees at the end of a run: the table and the attention maps."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from attnlab.data.tokenizers import EOS
+from attnlab.data.translation import TranslationData
+from attnlab.decoding import Hypothesis
+from attnlab.evaluation.plots import attention_heatmap
+
+_ROWS = {
+    "loss": ("loss", "nats per target token", "{:.3f}"),
+    "bleu": ("BLEU", "sacreBLEU", "{:.2f}"),
+    "chrf": ("chrF", "sacreBLEU", "{:.2f}"),
+    "accuracy": ("exact match", "% of sentences", "{:.1f}"),
+    "edit_distance": ("edit distance", "characters", "{:.3f}"),
+    "aer": ("alignment error rate", "argmax links, words", "{:.3f}"),
+    "aer_best_shift": ("  the same, shifted", "best shift of the links", "{:.3f}"),
+    "entropy": ("attention entropy", "nats", "{:.3f}"),
+}
+
+
+def metrics_table(metrics: dict[str, Any]) -> Table:
+    """The test results as a table: a column for each test mode, the one that selected the checkpoint first."""
+    modes = list(dict.fromkeys(m[1] for key in metrics if (m := re.fullmatch(r"test/(\w+)/\w+", key))))
+    table = Table(title="Test results", title_justify="left")
+    table.add_column("metric")
+    table.add_column("unit", style="dim")
+    mode = metrics.get("test_mode", "")
+    prefixes = {f"{name} (selected by)" if name == mode else name: f"test/{name}/" for name in modes}
+    for heading in prefixes or {mode: "test/"}:
+        table.add_column(heading, justify="right")
+    for name, (label, unit, form) in _ROWS.items():
+        values = [metrics.get(prefix + name) for prefix in (prefixes or {mode: "test/"}).values()]
+        if name == "aer_best_shift" and values[0] is not None:
+            unit = f"links moved by {metrics['test/best_shift']:+.0f}"
+        if any(value is not None for value in values):
+            table.add_row(label, unit, *["" if value is None else form.format(value) for value in values])
+    table.add_section()
+    blanks = [""] * (max(1, len(prefixes)) - 1)
+    for key, label, unit, form in (
+        ("params", "parameters", "", "{:,}"),
+        ("train/seconds", "training time", "seconds", "{:.0f}"),
+        ("train/tokens_per_second", "training speed", "target tokens per second", "{:,.0f}"),
+    ):
+        if metrics.get(key) is not None:
+            table.add_row(label, unit, form.format(metrics[key]), *blanks)
+    if signature := metrics.get("signature/bleu"):
+        table.caption = signature
+        table.caption_justify = "left"
+    return table
+
+
+def draw_maps(
+    data: TranslationData, split: str, hypotheses: list[Hypothesis], directory: Path, count: int
+) -> dict[str, Path]:
+    """Draws the attention of `count` sentences, spread evenly over the split and so the same for every variant.
+
+    Returns:
+        the pictures by name.
+    """
+    assert data.tokenizers is not None
+    shutil.rmtree(directory, ignore_errors=True)
+    rows = data.splits[split]
+    pictures = {}
+    for number in range(min(count, len(hypotheses))):
+        row = number * len(hypotheses) // count
+        hypothesis = hypotheses[row]
+        source = data.tokenizers.source.tokens([*rows.source[row].tolist(), EOS])
+        target = data.tokenizers.target.tokens([*hypothesis.tokens, EOS])
+        weights = hypothesis.weights[:, : len(source)].float().cpu()
+        path = directory / f"{split}-{row:05d}.png"
+        attention_heatmap(weights, source, target[: len(weights)], path)
+        pictures[path.stem] = path
+    return pictures

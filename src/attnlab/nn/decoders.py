@@ -1,0 +1,209 @@
+"""Recurrent decoders: where attention sits in the recurrence, and whether its context is fed back."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.attention import Attention, Candidates, Memory
+from attnlab.nn.recurrent import CellKind, RecurrentState, RecurrentStep
+
+AttentionFactory = Callable[..., Attention]
+"""(query_size=Q, key_size=D) -> Attention, a new one at each call."""
+
+
+class DecoderState(NamedTuple):
+    """What a decoder carries from step to step: its recurrent state and what it feeds back [N, F] (None if nothing)."""
+
+    recurrent: RecurrentState
+    feed: Tensor | None
+
+    def select(self, rows: Tensor) -> "DecoderState":
+        """The state of the given rows (long [M])."""
+        hidden, cell = self.recurrent
+        chosen = RecurrentState(hidden[rows], None if cell is None else cell[rows])
+        return DecoderState(chosen, None if self.feed is None else self.feed[rows])
+
+    def repeat(self, times: int) -> "DecoderState":
+        """The state of `times` copies of the batch, one copy after the other."""
+        return self.select(torch.arange(self.recurrent.hidden.shape[0], device=self.recurrent.hidden.device).repeat(times))
+
+
+class Decoded(NamedTuple):
+    """A decoded sequence: features [K, B, T, R] for the readout, and the candidates they were made from.
+
+    Where contexts were fed back, `candidates.contexts` is empty, and each of K > 1 candidates has weights of its own,
+    [K, B, T, S].
+    """
+
+    features: Tensor
+    candidates: Candidates
+
+
+class Decoder(nn.Module, ABC):
+    """A recurrent decoder with attention.
+
+    Args:
+        attention: factory of the attention.
+        input_size: width E of the target embeddings.
+        key_size: width D of the encoder's outputs.
+        size: width H of the recurrence.
+        readout_size: width R of the features.
+        layers: number of recurrent layers L.
+        cell: lstm or gru.
+        dropout: probability between layers.
+        feed_size: width of what is fed back at each step; 0 for nothing.
+    """
+
+    def __init__(
+        self, *, attention: AttentionFactory, input_size: int, key_size: int, size: int, readout_size: int,
+        layers: int, cell: CellKind, dropout: float, feed_size: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.attention = attention(query_size=size, key_size=key_size)
+        self.cell: CellKind = cell
+        self.feed_size = feed_size
+        self.recurrence = RecurrentStep(cell, input_size, feed_size, size, layers, dropout)
+        self.initial_hidden = nn.Linear(key_size, size)
+        self.initial_cell = nn.Linear(key_size, size) if cell == "lstm" else None
+        if feed_size and self.attention.estimator.enumerates:
+            raise ValueError(
+                f"{type(self.attention.estimator).__name__} sums over every source position at every step, but "
+                f"{type(self).__name__} feeds its context back, so the number of paths grows as S^T; choose "
+                "model/decoder=luong with model.decoder.input_feeding=false, or attention/estimator=reinforce."
+            )
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The test modes that this decoder can run; the exact marginal needs contexts that are not fed back."""
+        modes = self.attention.estimator.modes
+        return tuple(mode for mode in modes if mode != "exact") if self.feed_size else modes
+
+    def start(self, finals: Tensor) -> DecoderState:
+        """The first state, from the encoder's last hidden states [B, L, D]: s_0 = tanh(W h)."""
+        hidden = self.initial_hidden(finals).tanh()
+        cell = None if self.initial_cell is None else self.initial_cell(finals)
+        feed = finals.new_zeros(finals.shape[0], self.feed_size) if self.feed_size else None
+        return DecoderState(RecurrentState(hidden, cell), feed)
+
+    @abstractmethod
+    def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
+        """One step from the projected embedding [N, G H]: the new state and the candidates [K, N, 1, D]."""
+
+    @abstractmethod
+    def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
+        """Features [K, N, T, R] of hidden states [N, T, H], what was fed on [N, T, F] and contexts [K, N, T, D]."""
+
+    def step(self, embedded: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, Candidates, DecoderState]:
+        """One step of a search from embeddings [N, E]: features [K, N, R], candidates (T = 1) and the new state."""
+        state, candidates = self.advance(self.recurrence.project(embedded), memory, state)
+        hidden = state.recurrent.hidden[:, -1:]
+        feed = None if state.feed is None else state.feed.unsqueeze(1)
+        return self.features(hidden, feed, candidates.contexts, embedded.unsqueeze(1)).squeeze(2), candidates, state
+
+    def forward(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
+        """Decodes embeddings [B, T, E] of the given target prefix."""
+        return self._unroll(embedded, memory, state)
+
+    def _unroll(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
+        """Step by step. An estimator that samples runs its K candidates as K copies of the batch, each on its path."""
+        copies = self.attention.estimator.samples if self.training else 1
+        batch, length, _ = embedded.shape
+        projected = self.recurrence.project(embedded)
+        if copies > 1:
+            rows = torch.arange(batch, device=embedded.device).repeat(copies)
+            memory, state = memory.select(rows), state.repeat(copies)
+            projected, embedded = projected.repeat(copies, 1, 1), embedded.repeat(copies, 1, 1)
+        states, steps = [], []
+        for gates in projected.unbind(1):
+            state, candidates = self.advance(gates, memory, state)
+            states.append(state)
+            steps.append(candidates)
+        hidden = torch.stack([state.recurrent.hidden[:, -1] for state in states], 1)
+        feed = torch.stack([state.feed for state in states if state.feed is not None], 1)
+        contexts = torch.cat([step.contexts for step in steps], -2)
+        features = self.features(hidden, feed, contexts, embedded)  # [1, K B, T, R]
+        return Decoded(features.view(copies, batch, length, -1), _join(steps, copies))
+
+
+def _join(steps: list[Candidates], copies: int) -> Candidates:
+    """Joins the candidates of T steps, each [1, K B, 1, ...], to one record of [K, B, T, ...]."""
+
+    def join(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts, -1).view(copies, -1, len(steps))
+
+    log_probs = [step.log_probs for step in steps if step.log_probs is not None]
+    positions = [step.positions for step in steps if step.positions is not None]
+    weights = torch.cat([step.weights for step in steps], -2)
+    return Candidates(
+        contexts=weights.new_empty(0),
+        log_weights=join([step.log_weights for step in steps]) - math.log(copies),
+        weights=weights.view(copies, -1, *weights.shape[1:]) if copies > 1 else weights,
+        positions=join(positions) if positions else None,
+        log_probs=join(log_probs) if log_probs else None,
+    )
+
+
+class LuongDecoder(Decoder):
+    """Attention after the recurrence: h_t = RNN(y_{t-1}, h_{t-1}), c_t = attend(h_t), features tanh(W [h_t; c_t]).
+
+    Luong, Pham and Manning 2015, equations 5 and 6, with or without the input feeding of section 3.3. Without it the
+    recurrence runs fused over the whole target and attention over all steps at once.
+
+    Args:
+        input_feeding: whether the features (the attentional hidden state) enter the next step.
+    """
+
+    def __init__(self, *, readout_size: int, key_size: int, size: int, input_feeding: bool = False, **kwargs: object) -> None:
+        super().__init__(
+            readout_size=readout_size, key_size=key_size, size=size, feed_size=readout_size if input_feeding else 0, **kwargs,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.from_hidden = nn.Linear(size, readout_size)
+        self.from_context = nn.Linear(key_size, readout_size, bias=False)
+
+    def _combine(self, hidden: Tensor, contexts: Tensor) -> Tensor:
+        combined: Tensor = self.from_hidden(hidden) + self.from_context(contexts)
+        return combined.tanh()
+
+    def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
+        recurrent = self.recurrence.step(projected, state.feed, state.recurrent)
+        hidden = recurrent.hidden[:, -1:]
+        candidates: Candidates = self.attention(hidden, memory, samples=1 if self.feed_size else None)
+        feed = self._combine(hidden, candidates.contexts)[0, :, 0] if self.feed_size else None
+        return DecoderState(recurrent, feed), candidates
+
+    def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
+        return self._combine(hidden, contexts) if feed is None else feed.unsqueeze(0)
+
+    def forward(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
+        if self.feed_size:
+            return self._unroll(embedded, memory, state)
+        hidden, _ = self.recurrence(embedded, state.recurrent)
+        candidates = self.attention(hidden, memory)
+        return Decoded(self._combine(hidden, candidates.contexts), candidates)
+
+
+class BahdanauDecoder(Decoder):
+    """Attention before the recurrence: c_t = attend(s_{t-1}), s_t = RNN([y_{t-1}; c_t], s_{t-1}).
+
+    Bahdanau, Cho and Bengio 2015, section 3.1; the context is always fed in. The features are tanh(W [s_t; c_t; y_{t-1}]),
+    a tanh layer in the place of the paper's maxout.
+    """
+
+    def __init__(self, *, input_size: int, key_size: int, size: int, readout_size: int, **kwargs: object) -> None:
+        super().__init__(
+            input_size=input_size, key_size=key_size, size=size, readout_size=readout_size, feed_size=key_size, **kwargs,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.combine = nn.Linear(size + key_size + input_size, readout_size)
+
+    def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
+        candidates: Candidates = self.attention(state.recurrent.hidden[:, -1:], memory, samples=1)
+        context = candidates.contexts[0, :, 0]
+        return DecoderState(self.recurrence.step(projected, context, state.recurrent), context), candidates
+
+    def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
+        combined: Tensor = self.combine(torch.cat([hidden, contexts[0], embedded], -1))
+        return combined.tanh().unsqueeze(0)

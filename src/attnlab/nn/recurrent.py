@@ -1,0 +1,143 @@
+"""Recurrent layers, run over whole sequences (fused) or a step at a time."""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CellKind = Literal["lstm", "gru"]
+
+
+class RecurrentState(NamedTuple):
+    """The state between two steps: hidden [N, L, H], and the LSTM's cell [N, L, H] (None for a GRU)."""
+
+    hidden: Tensor
+    cell: Tensor | None
+
+
+def make_rnn(kind: CellKind, input_size: int, size: int, layers: int, dropout: float) -> nn.LSTM | nn.GRU:
+    """A stack of unidirectional LSTM or GRU layers, batch first, with dropout between layers."""
+    if kind not in ("lstm", "gru"):
+        raise ValueError(f"model.cell is {kind!r}; the recurrent cells are lstm and gru.")
+    rnn_class = nn.LSTM if kind == "lstm" else nn.GRU
+    return rnn_class(input_size, size, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+
+
+def reverse(sequences: Tensor, lengths: Tensor) -> Tensor:
+    """Reverses the first `lengths[n]` steps of each sequence [N, S, ...] and leaves its padding in place."""
+    steps = torch.arange(sequences.shape[1], device=sequences.device)
+    ends = lengths.unsqueeze(1)
+    order = torch.where(steps < ends, ends - 1 - steps, steps)  # [N, S]
+    return sequences.gather(1, order.view(*order.shape, *[1] * (sequences.dim() - 2)).expand_as(sequences))
+
+
+class BidirectionalEncoder(nn.Module):
+    """A stack of bidirectional recurrent layers (Schuster and Paliwal 1997) over right-padded sequences.
+
+    Each direction runs unpacked over the padded batch, the backward one over sequences reversed within their
+    lengths, so that both use the fused kernels; padding follows the real steps and cannot reach them.
+
+    Args:
+        kind: lstm or gru.
+        input_size: width of the inputs.
+        size: width H of each direction; the outputs are 2H wide.
+        layers: number of layers L.
+        dropout: probability between layers.
+    """
+
+    def __init__(self, kind: CellKind, input_size: int, size: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        widths = [input_size] + [2 * size] * (layers - 1)
+        self.forwards = nn.ModuleList(make_rnn(kind, width, size, 1, 0.0) for width in widths)
+        self.backwards = nn.ModuleList(make_rnn(kind, width, size, 1, 0.0) for width in widths)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes inputs [B, S, I] with real lengths [B].
+
+        Returns:
+            outputs [B, S, 2H] (undefined at padding), and the last hidden states of both directions [B, L, 2H].
+        """
+        last = (lengths - 1).view(-1, 1, 1)
+        finals: list[Tensor] = []
+        outputs = inputs
+        for layer, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            if layer > 0:
+                outputs = self.dropout(outputs)
+            runs = ahead(outputs)[0], back(reverse(outputs, lengths))[0]
+            finals.append(torch.cat([run.gather(1, last.expand(-1, 1, run.shape[-1])).squeeze(1) for run in runs], -1))
+            outputs = torch.cat([runs[0], reverse(runs[1], lengths)], -1)
+        return outputs, torch.stack(finals, 1)
+
+
+class RecurrentStep(nn.Module):
+    """A recurrent stack that can run fused over a sequence or one step at a time, on the same parameters.
+
+    Its input is split in two: what is known beforehand (embeddings, projected for all steps at once by `project`)
+    and what a step feeds back. Only the fed half enters the loop.
+
+    Args:
+        kind: lstm or gru.
+        input_size: width of the known half.
+        feed_size: width of the fed half; 0 for none.
+        size: width H.
+        layers: number of layers L.
+        dropout: probability between layers.
+    """
+
+    def __init__(
+        self, kind: CellKind, input_size: int, feed_size: int, size: int, layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.input_size = input_size
+        self.layers = layers
+        self.dropout = dropout
+        self.rnn = make_rnn(kind, input_size + feed_size, size, layers, dropout)
+
+    def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        w_ih, w_hh, b_ih, b_hh = (getattr(self.rnn, f"{name}_l{layer}") for name in names)
+        return w_ih, w_hh, b_ih, b_hh
+
+    def forward(self, inputs: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """Runs the fused stack over inputs [N, T, I] (nothing fed): outputs [N, T, H] and the last state."""
+        hidden = state.hidden.transpose(0, 1).contiguous()
+        if state.cell is None:
+            outputs, last = self.rnn(inputs, hidden)
+            return outputs, RecurrentState(last.transpose(0, 1), None)
+        outputs, (last, cell) = self.rnn(inputs, (hidden, state.cell.transpose(0, 1).contiguous()))
+        return outputs, RecurrentState(last.transpose(0, 1), cell.transpose(0, 1))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """Projects the known half of the input, [N, ..., I], to the first layer's gates, [N, ..., G H]."""
+        w_ih, _, b_ih, b_hh = self._weights(0)
+        # an LSTM adds both biases; a GRU gates the recurrent one, which therefore stays in the step
+        return F.linear(inputs, w_ih[:, : self.input_size], b_ih + b_hh if self.kind == "lstm" else b_ih)
+
+    def step(self, projected: Tensor, feed: Tensor | None, state: RecurrentState) -> RecurrentState:
+        """One step from the projected input [N, G H] and the fed half [N, F]: the new state."""
+        hiddens: list[Tensor] = []
+        cells: list[Tensor] = []
+        gates = projected
+        if feed is not None:
+            gates = gates + F.linear(feed, self._weights(0)[0][:, self.input_size :])
+        for layer in range(self.layers):
+            w_ih, w_hh, b_ih, b_hh = self._weights(layer)
+            if layer > 0:
+                below = F.dropout(hiddens[-1], self.dropout, self.training)
+                gates = F.linear(below, w_ih, b_ih + b_hh if self.kind == "lstm" else b_ih)
+            hidden = state.hidden[:, layer]
+            if state.cell is not None:
+                i, f, g, o = (gates + F.linear(hidden, w_hh)).chunk(4, -1)
+                cell = f.sigmoid() * state.cell[:, layer] + i.sigmoid() * g.tanh()
+                hiddens.append(o.sigmoid() * cell.tanh())
+                cells.append(cell)
+            else:
+                r_in, z_in, n_in = gates.chunk(3, -1)
+                r_rec, z_rec, n_rec = F.linear(hidden, w_hh, b_hh).chunk(3, -1)
+                update = (z_in + z_rec).sigmoid()
+                candidate = (n_in + (r_in + r_rec).sigmoid() * n_rec).tanh()
+                hiddens.append(candidate + update * (hidden - candidate))
+        return RecurrentState(torch.stack(hiddens, 1), torch.stack(cells, 1) if cells else None)

@@ -1,0 +1,121 @@
+"""The recurrent encoder-decoder."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.attention import Candidates, Memory, Objective
+from attnlab.nn.decoders import AttentionFactory, Decoder, DecoderState
+from attnlab.nn.readout import VocabularyReadout
+from attnlab.nn.recurrent import BidirectionalEncoder, CellKind
+
+
+class SearchState(NamedTuple):
+    """What a search carries from step to step; every tensor has the rows (hypotheses) first."""
+
+    memory: Memory
+    decoder: DecoderState
+
+    def select(self, rows: Tensor) -> "SearchState":
+        """The state of the given rows (long [M])."""
+        return SearchState(self.memory.select(rows), self.decoder.select(rows))
+
+
+class RNNSeq2Seq(nn.Module):
+    """A bidirectional recurrent encoder and a recurrent decoder with attention.
+
+    Args:
+        attention: factory of the attention, (query_size, key_size) -> Attention.
+        decoder: factory of the decoder; see `attnlab.nn.decoders`.
+        source_vocabulary: number of source types.
+        target_vocabulary: number of target types V.
+        embedding: width E of both embeddings, and of the features R.
+        encoder_size: width of each direction of the encoder; keys and values are twice as wide.
+        decoder_size: width H of the decoder, and so of the queries.
+        layers: recurrent layers of encoder and decoder.
+        cell: lstm or gru.
+        dropout: probability on embeddings, encoder outputs, between layers and on the features.
+        tie_output: whether the output layer shares the target embedding's weight.
+        share_embeddings: whether source and target share one embedding (a joint vocabulary).
+        padding: the id of padding, on both sides.
+    """
+
+    def __init__(
+        self, *, attention: AttentionFactory, decoder: Callable[..., Decoder], source_vocabulary: int,
+        target_vocabulary: int, embedding: int = 256, encoder_size: int = 256, decoder_size: int = 512, layers: int = 1,
+        cell: CellKind = "lstm", dropout: float = 0.2, tie_output: bool = True, share_embeddings: bool = False,
+        padding: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if share_embeddings and source_vocabulary != target_vocabulary:
+            raise ValueError(
+                f"model.share_embeddings=true needs one vocabulary for both sides, but the source has "
+                f"{source_vocabulary} types and the target {target_vocabulary}; set data.tokenizer.joint=true."
+            )
+        self.padding = padding
+        self.target_embedding = nn.Embedding(target_vocabulary, embedding, padding_idx=padding)
+        self.source_embedding = (
+            self.target_embedding
+            if share_embeddings
+            else nn.Embedding(source_vocabulary, embedding, padding_idx=padding)
+        )
+        for table in {self.source_embedding, self.target_embedding}:
+            nn.init.normal_(table.weight, std=embedding**-0.5)
+            nn.init.zeros_(table.weight[padding])
+        self.encoder = BidirectionalEncoder(cell, embedding, encoder_size, layers, dropout)
+        self.decoder = decoder(
+            attention=attention, input_size=embedding, key_size=2 * encoder_size, size=decoder_size,
+            readout_size=embedding, layers=layers, cell=cell, dropout=dropout,
+        )  # fmt: skip
+        self.readout = VocabularyReadout(embedding, target_vocabulary, self.target_embedding if tie_output else None)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The test modes in which this model can be read."""
+        return self.decoder.modes
+
+    def start(self, source: Tensor) -> SearchState:
+        """Encodes source ids [B, S] once: the memory that attention reads and the decoder's first state."""
+        mask = source != self.padding
+        outputs, finals = self.encoder(self.dropout(self.source_embedding(source)), mask.sum(1))
+        memory = self.decoder.attention.prepare(self.dropout(outputs), mask.unsqueeze(-2))
+        return SearchState(memory, self.decoder.start(finals))
+
+    def forward(
+        self, source: Tensor, target_in: Tensor, target_out: Tensor, smoothing: float = 0.0
+    ) -> tuple[Tensor, Candidates]:
+        """Scores a target under a source.
+
+        Args:
+            source: long [B, S].
+            target_in: long [B, T], the target behind the begin symbol.
+            target_out: long [B, T], the target with the end symbol; padding is not scored.
+            smoothing: label smoothing, as in `VocabularyReadout`.
+
+        Returns:
+            log-likelihoods [K, B, T] of every token under every candidate, 0 at padding, and the candidates.
+        """
+        memory, state = self.start(source)
+        features, candidates = self.decoder(self.dropout(self.target_embedding(target_in)), memory, state)
+        scored = self.readout(self.dropout(features), target_out, target_out != self.padding, smoothing)
+        return scored, candidates
+
+    def objective(self, log_likelihoods: Tensor, candidates: Candidates, mask: Tensor) -> Objective:
+        """The training objective of what `forward` returned; mask is bool [B, T], True at real target positions."""
+        estimator = self.decoder.attention.estimator
+        return estimator.objective(log_likelihoods, candidates, mask, fed=self.decoder.feed_size > 0)
+
+    def step(self, tokens: Tensor, state: SearchState) -> tuple[Tensor, Tensor, SearchState]:
+        """One step of a search from the last tokens [N]: log p(next) [N, V], weights [N, S], and the new state."""
+        embedded = self.dropout(self.target_embedding(tokens))
+        features, candidates, decoder = self.decoder.step(embedded, state.memory, state.decoder)
+        log_probs = candidates.mixture(self.readout.log_probs(features).unsqueeze(2)).squeeze(1)
+        return log_probs, candidates.weights[:, 0], SearchState(state.memory, decoder)
+
+    @torch.no_grad()
+    def parameter_count(self) -> int:
+        """The number of trained parameters, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

@@ -1,0 +1,46 @@
+"""Learning-rate schedules that torch lacks in a form that tolerates a run of slightly different length."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class OneCycle(LambdaLR):
+    """Up from lr/25 to lr on a cosine over the first part of the run, down to lr/1e4 over the rest.
+
+    The cycle of Smith and Topin 2019, as torch's OneCycleLR draws it; past the last step it stays where it ended.
+
+    Args:
+        optimizer: its `lr` is the peak.
+        total_steps: length of the run in optimizer steps.
+        warmup: share of the run that goes up, in (0, 1).
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.25) -> None:
+        rise = max(1.0, warmup * total_steps)
+
+        def factor(step: int) -> float:
+            if step < rise:
+                return _cosine(1 / 25, 1.0, step / rise)
+            return _cosine(1.0, 1e-4, min(1.0, (step - rise) / max(1.0, total_steps - rise)))
+
+        super().__init__(optimizer, factor)
+
+
+class InverseSquareRoot(LambdaLR):
+    """Linear warm-up to lr over `warmup` steps, then lr sqrt(warmup / step) (Vaswani et al. 2017, equation 3)."""
+
+    def __init__(self, optimizer: Optimizer, warmup: int = 2000) -> None:
+        super().__init__(optimizer, lambda step: min((step + 1) / warmup, math.sqrt(warmup / (step + 1))))
+
+
+class Constant(LambdaLR):
+    """The optimizer's own learning rate, throughout."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(optimizer, lambda step: 1.0)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
