@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from attnlab.data.tokenizers import BOS, EOS, PAD, UNK, TextTokenizer, TokenizerPair, tag_symbols
 from attnlab.errors import UserError
@@ -61,6 +62,7 @@ def test_decode_stops_at_eos_and_leaves_specials_and_symbols_out(kind):
     symbols = tokenizer.symbol_ids(TAGS)
     assert tokenizer.tokens(symbols) == TAGS
     assert tokenizer.decode([BOS, *symbols, *ids, PAD, EOS, *ids]) == "A man"
+    assert tokenizer.decode(torch.tensor(ids)) == "A man"
     assert tokenizer.symbol_ids(["<ACC>"]) == [UNK]
 
 

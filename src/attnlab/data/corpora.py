@@ -2,7 +2,7 @@
 
 A corpus gives the splits train, validation and test, each a `datasets.Dataset` with the string columns
 `source` and `target`; some add `tags` (morphological features of the row, separated by ";"), or `sure` and
-`possible` (gold alignments: lists of [source word, target word]).
+`possible` (gold alignments: lists of [source word, target word], a link in one of the two).
 """
 
 import contextlib
@@ -233,6 +233,8 @@ def _reason(error: Exception, path: str | Path) -> str:
             f"the Hub could not be reached ({_line(error)}). Download it on a machine that can, and give its "
             "folder: data.path=/folder. If this machine's cache has it, HF_HUB_OFFLINE=1 reads it from there."
         )
+    if "corresponds to no data" in str(error):
+        return f"one of its splits has not one row ({_line(error)}). Fill or remove its file."
     if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
         error = error.__cause__  # the parser's own sentence
     return f"{_line(error)}. Mend the files, or give another data.path."
@@ -255,7 +257,7 @@ def _broken_line(folder: Path) -> str | None:
 
 def _line(error: BaseException) -> str:
     """The error's first line, without its full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".!")
 
 
 def _list(names: Iterable[object]) -> str:

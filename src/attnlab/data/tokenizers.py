@@ -110,7 +110,7 @@ class TextTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids before the first EOS, without specials and symbols; an unknown token is ⁇."""
         pieces = []
-        for token in map(int, ids):  # ids may come as a tensor's elements
+        for token in _plain(ids):
             if token == EOS:
                 break
             pieces.append(self._pieces[token])
@@ -119,7 +119,7 @@ class TextTokenizer:
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """One label per id, for plots: specials by name, a space as ·, a piece inside a word as ##ing."""
         labels = []
-        for token in map(int, ids):
+        for token in _plain(ids):
             text = self._vocabulary[token]
             if token < len(SPECIALS) + len(self.symbols):
                 labels.append(text)
@@ -257,6 +257,11 @@ class TokenizerPair:
 def tag_symbols(tags: str) -> list[str]:
     """The symbols of one row's tags: "N;DAT;SG" gives <N>, <DAT>, <SG>."""
     return [f"<{tag.strip()}>" for tag in tags.split(TAG_SEPARATOR) if tag.strip()]
+
+
+def _plain(ids: Iterable[int]) -> Iterable[int]:
+    """Ids as Python numbers; a tensor or array is fetched at once."""
+    return ids.tolist() if hasattr(ids, "tolist") else ids
 
 
 def _normalizer(lowercase: bool) -> "normalizers.Normalizer":

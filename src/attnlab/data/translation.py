@@ -63,7 +63,7 @@ class EncodedSplit:
 
     @property
     def possible(self) -> list[list[list[int]]] | None:
-        """Each row's possible alignment links, the sure ones among them; None if the corpus has none."""
+        """Each row's alignment links that are possible but not sure; None if the corpus has none."""
         return _column(self.rows, "possible")
 
 
@@ -163,7 +163,7 @@ class TranslationData(pl.LightningDataModule):
             seed=self.seed,
         )
         return DataLoader(
-            range(len(data)),  # type: ignore[arg-type]  # row numbers: collate gathers whole batches itself
+            range(len(data)),  # row numbers: collate gathers whole batches itself
             batch_sampler=sampler,
             collate_fn=partial(collate, data.source, data.target),
             num_workers=self.num_workers,

@@ -25,11 +25,11 @@ class TokenLogLikelihood(torch.autograd.Function):
             gold = (1 - smoothing) * gold + smoothing * logits.mean(1, dtype=torch.float32)
         peak = logits.amax(1, keepdim=True)
         logits.sub_(peak)
-        exponentials = torch.exp(logits) if logits.dtype == torch.float32 else logits.float().exp_()
-        total = exponentials.sum(1, keepdim=True)
+        exponentials = logits.exp_()
+        total = exponentials.sum(1, keepdim=True, dtype=torch.float32)
         ctx.smoothing = smoothing
         ctx.save_for_backward(
-            features, weight, bias, targets, peak + total.log().to(peak.dtype) if recompute else total,
+            features, weight, bias, targets, peak + total.log() if recompute else total,
             *([] if recompute else [exponentials]),
         )  # fmt: skip
         return gold - peak.squeeze(1).float() - total.squeeze(1).log()
@@ -41,13 +41,13 @@ class TokenLogLikelihood(torch.autograd.Function):
         grad = grad.unsqueeze(1)
         if saved:
             # d log p(y) / d logits = (1 - s) [v = y] + s / V - softmax; the saved array becomes the gradient
-            slope = saved[0].mul_(-grad / normalizer)
+            slope = saved[0].mul_((-grad / normalizer).to(weight.dtype))
         else:
-            slope = F.linear(features, weight, bias).float().sub_(normalizer.float()).exp_().mul_(-grad)
+            logits = F.linear(features, weight, bias)
+            slope = logits.sub_(normalizer.to(weight.dtype)).exp_().mul_(-grad.to(weight.dtype))
         if ctx.smoothing:
-            slope.add_(grad * (ctx.smoothing / slope.shape[1]))
-        slope.scatter_add_(1, targets.unsqueeze(1), grad * (1 - ctx.smoothing))
-        slope = slope.to(weight.dtype)
+            slope.add_((grad * (ctx.smoothing / slope.shape[1])).to(weight.dtype))
+        slope.scatter_add_(1, targets.unsqueeze(1), (grad * (1 - ctx.smoothing)).to(weight.dtype))
         return slope @ weight, slope.t() @ features, slope.sum(0), None, None, None
 
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.nn.dropout import Dropout
+
 CellKind = Literal["lstm", "gru"]
 
 
@@ -51,7 +53,7 @@ class BidirectionalEncoder(nn.Module):
         widths = [input_size] + [2 * size] * (layers - 1)
         self.forwards = nn.ModuleList(make_rnn(kind, width, size, 1, 0.0) for width in widths)
         self.backwards = nn.ModuleList(make_rnn(kind, width, size, 1, 0.0) for width in widths)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes inputs [B, S, I] with real lengths [B].

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attnlab.attention import Candidates, Memory, Objective
 from attnlab.nn.decoders import AttentionFactory, Decoder, DecoderState
+from attnlab.nn.dropout import Dropout
 from attnlab.nn.readout import VocabularyReadout
 from attnlab.nn.recurrent import BidirectionalEncoder, CellKind
 
@@ -70,7 +71,7 @@ class RNNSeq2Seq(nn.Module):
             readout_size=embedding, layers=layers, cell=cell, dropout=dropout,
         )  # fmt: skip
         self.readout = VocabularyReadout(embedding, target_vocabulary, self.target_embedding if tie_output else None)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     @property
     def modes(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from types import ModuleType
 
-from attnlab.data.phrasebook import english, french, german, spanish
+from attnlab.data.phrasebook import french, german, spanish
 from attnlab.data.phrasebook.lexicon import CITIES
 from attnlab.data.phrasebook.meaning import Lexeme
 from attnlab.data.phrasebook.tokens import Spec, parse_side
@@ -11,38 +11,41 @@ from attnlab.data.phrasebook.tokens import Spec, parse_side
 GRAMMARS: dict[str, ModuleType] = {"de": german, "fr": french, "es": spanish}
 Row = tuple[Spec, Spec]
 
-# Territories and languages whose names are plain in all four languages, and whose prepositions we are sure of.
+# Territories and languages whose names are plain in all four languages, with known prepositions.
 TERRITORIES = (
-    "AD AF AL AM AO AR AT AU AZ BD BE BF BG BH BI BJ BO BR BT BW BY BZ CA CH CL CM CN CO CU CY CZ DE DJ DK DZ EC "
-    "EE EG ER ES ET FI FR GA GE GH GL GM GN GR GT GY HN HR HU ID IE IL IN IQ IR IS IT JM JO JP KE KG KH KM KP KR "
-    "KW KZ LA LB LI LR LS LT LU LV LY MA MC ME MG ML MN MR MT MU MV MW MX MY MZ NA NE NG NI NL NO NP NZ OM PA PE "
-    "PH PK PL PT PY QA RO RS RU RW SA SC SD SE SG SI SK SN SO SR SS SY TD TG TH TJ TM TN TR TW TZ UA UG US UY UZ "
-    "VE VN YE ZA ZM ZW"
+    "AD AF AL AM AO AR AT AU AZ BD BE BF BG BH BI BJ BO BR BT BW BY BZ CA CH CL CM CN CO CU CY CZ DE DJ "
+    "DK DZ EC EE EG ER ES ET FI FR GA GE GH GL GM GN GR GT GY HN HR HU ID IE IL IN IQ IR IS IT JM JO JP "
+    "KE KG KH KM KP KR KW KZ LA LB LI LR LS LT LU LV LY MA MC ME MG ML MN MR MT MU MV MW MX MY MZ NA NE "
+    "NG NI NL NO NP NZ OM PA PE PH PK PL PT PY QA RO RS RU RW SA SC SD SE SG SI SK SN SO SR SS SY TD TG "
+    "TH TJ TM TN TR TW TZ UA UG US UY UZ VE VN YE ZA ZM ZW"
 )
 LANGUAGES = (
-    "ab af am an ar as az ba be bg bn bo br bs ca ce co cs cy da de el en eo es et eu fa fi fil fo fr ga gl gu ha "
-    "haw he hi hr hu hy id is it ja jv ka kk km kn ko ku ky la lb lo lt lv mg mi mk ml mn mr ms mt my ne nl no oc "
-    "pa pl ps pt qu ro ru sa sc sd si sk sl so sq sr su sv sw ta te tg th ti tk tl tr tt ug uk ur uz vi wo yi yo "
-    "yue zh zu"
+    "ab af am an ar as az ba be bg bn bo br bs ca ce co cs cy da de el en eo es et eu fa fi fil fo fr ga "
+    "gl gu ha haw he hi hr hu hy id is it ja jv ka kk km kn ko ku ky la lb lo lt lv mg mi mk ml mn mr ms "
+    "mt my ne nl no oc pa pl ps pt qu ro ru sa sc sd si sk sl so sq sr su sv sw ta te tg th ti tk tl tr "
+    "tt ug uk ur uz vi wo yi yo yue zh zu"
 )
 CURRENCIES = (
-    "EUR GBP JPY CHF SEK NOK DKK PLN CZK HUF RUB TRY INR KRW BRL MXN ARS CLP COP PEN CAD AUD NZD ZAR EGP MAD TND "
-    "THB VND IDR PHP SAR UAH ISK JOD IQD IRR PKR NPR NGN ETB DZD LYD LBP SYP OMR GEL AMD MNT KHR UYU DOP CUP RSD "
-    "ALL BYN SDG AOA LRD"
+    "EUR GBP JPY CHF SEK NOK DKK PLN CZK HUF RUB TRY INR KRW BRL MXN ARS CLP COP PEN CAD AUD NZD ZAR EGP "
+    "MAD TND THB VND IDR PHP SAR UAH ISK JOD IQD IRR PKR NPR NGN ETB DZD LYD LBP SYP OMR GEL AMD MNT KHR "
+    "UYU DOP CUP RSD ALL BYN SDG AOA LRD"
 )
 ZONES = (
-    "Africa/Algiers Africa/Mogadishu Africa/Khartoum Africa/Tripoli Asia/Ashgabat Asia/Baghdad Asia/Bishkek "
-    "Asia/Calcutta Asia/Damascus Asia/Dushanbe Asia/Karachi Asia/Katmandu Asia/Krasnoyarsk Asia/Muscat Asia/Nicosia "
-    "Asia/Novosibirsk Asia/Pyongyang Asia/Riyadh Asia/Taipei Asia/Tashkent Asia/Tbilisi Asia/Tehran Asia/Tokyo "
-    "Asia/Vladivostok Asia/Yakutsk Asia/Yerevan America/Bogota America/Asuncion Europe/Athens Europe/Belgrade "
-    "Europe/Brussels Europe/Bucharest Europe/Copenhagen Europe/Dublin Europe/Kiev Europe/Lisbon Europe/London "
-    "Europe/Moscow Europe/Prague Europe/Rome Europe/Vienna Europe/Warsaw Europe/Zurich Europe/Volgograd "
-    "Europe/Astrakhan"
+    "Africa/Algiers Africa/Mogadishu Africa/Khartoum Africa/Tripoli Asia/Ashgabat Asia/Baghdad "
+    "Asia/Bishkek Asia/Calcutta Asia/Damascus Asia/Dushanbe Asia/Karachi Asia/Katmandu Asia/Krasnoyarsk "
+    "Asia/Muscat Asia/Nicosia Asia/Novosibirsk Asia/Pyongyang Asia/Riyadh Asia/Taipei Asia/Tashkent "
+    "Asia/Tbilisi Asia/Tehran Asia/Tokyo Asia/Vladivostok Asia/Yakutsk Asia/Yerevan America/Bogota "
+    "America/Asuncion Europe/Athens Europe/Belgrade Europe/Brussels Europe/Bucharest Europe/Copenhagen "
+    "Europe/Dublin Europe/Kiev Europe/Lisbon Europe/London Europe/Moscow Europe/Prague Europe/Rome "
+    "Europe/Vienna Europe/Warsaw Europe/Zurich Europe/Volgograd Europe/Astrakhan"
 )
 _THE = {"BS", "KM", "MV", "NL", "PH", "SC", "US"}
 # The name in use where CLDR's would have to be inflected.
 _NAMES = {("de", "US"): "USA"}
-_MEASURES = {"gram": (150, 250, 350, 450, 650, 750, 850), "kilogram": (1.5, 2.5, 3.5, 4.5, 7.5, 12.5, 18.5, 22.5, 35.5)}
+_MEASURES = {
+    "gram": (150, 250, 350, 450, 650, 750, 850),
+    "kilogram": (1.5, 2.5, 3.5, 4.5, 7.5, 12.5, 18.5, 22.5, 35.5),
+}
 _DISTANCES = (1.5, 2.5, 3.5, 4.5, 6.5, 7.5, 8.5, 12.5, 15.5, 18.5, 22.5, 35.5)
 
 
@@ -98,7 +101,9 @@ def load(language: str) -> Pools:
         distance=_measures("length", {"kilometer": _DISTANCES}, language, decimal),
         place=_places(locales, language),
         number=[_number(value, language) for value in [*range(2, 100), *range(200, 1000, 100)]],
-        small_number=[(_number(value, language)[0][0], _number(value, language)[1][0]) for value in range(2, 20)],
+        small_number=[
+            (_number(value, language)[0][0], _number(value, language)[1][0]) for value in range(2, 20)
+        ],
     )
 
 
@@ -131,7 +136,8 @@ def _number(value: int, language: str) -> Lexeme:
 
 
 def _currencies(language: str) -> list[Row]:
-    """Rows with the slot ``{amount}``; only currencies of one word, or of modifier and noun, on the target side."""
+    """Rows with the slot ``{amount}``; only currencies of one word, or of modifier and noun, on the target
+    side."""
     from babel.numbers import get_currency_name
 
     rows = []
@@ -158,7 +164,9 @@ def _measures(dimension: str, values: dict[str, tuple], language: str, decimal) 
 
     out = []
     for unit, numbers in values.items():
-        names = [format_unit(7, f"{dimension}-{unit}", locale=locale).split()[-1] for locale in ("en", language)]
+        names = [
+            format_unit(7, f"{dimension}-{unit}", locale=locale).split()[-1] for locale in ("en", language)
+        ]
         row = tuple(parse_side(f"{{amount}} {name}/1") for name in names)
         out.extend((row, decimal(number)) for number in numbers)
     return out
@@ -171,13 +179,17 @@ def _places(locales: tuple, language: str) -> list[dict[str, Row]]:
     for code in TERRITORIES.split():
         english_name, name = (locale.territories[code] for locale in locales)
         name = _NAMES.get((language, code), name)
-        names.append((f"the/the {english_name.replace(' ', '_')}" if code in _THE else english_name, name, code))
+        names.append(
+            (f"the/the>2 {english_name.replace(' ', '_')}" if code in _THE else english_name, name, code)
+        )
     territories = {name for name, _, _ in names}
     for zone in ZONES.split():
         plain = zone.partition("/")[2].replace("_", " ")
         cities = [locale.time_zones.get(zone, {}).get("city", plain) for locale in locales]
         names.append((*cities, ""))
-    names.extend((row[0], row[index], "") for row in (line.split(" | ") for line in CITIES.strip().splitlines()))
+    names.extend(
+        (row[0], row[index], "") for row in (line.split(" | ") for line in CITIES.strip().splitlines())
+    )
     return [
         {
             preposition: (

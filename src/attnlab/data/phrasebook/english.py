@@ -5,7 +5,8 @@ from attnlab.data.phrasebook.meaning import Clause, Nominal, Predicate, Pronoun,
 from attnlab.data.phrasebook.tokens import Token, token, tokens
 
 _ORDER = (
-    "language object price measure predicate origin goal vehicle place duration time clock".split()
+    *("language", "object", "price", "measure", "predicate", "origin", "goal"),
+    *("vehicle", "place", "duration", "time", "clock"),
 )
 _OBJECTIVE = {"he": "him", "she": "her", "we": "us", "they": "them"}
 
@@ -110,8 +111,10 @@ class English(Grammar):
         return out
 
     def pronoun(self, node: Pronoun, case: str) -> list[Token]:
-        text = node.which if case == "nominative" else _OBJECTIVE[node.which]
-        return [token(text, f"{node.key}.pronoun", f"{node.key.rpartition('.')[0]}.verb")]
+        key, clause = node.key, node.key.rpartition(".")[0]
+        if case == "nominative":  # where it is not said, the ending of the finite verb says it
+            return [token(node.which, f"{key}.pronoun", f"{clause}.finite")]
+        return [token(_OBJECTIVE[node.which], f"{key}.pronoun", f"{clause}.verb")]
 
     def predicate(self, node: Predicate, subject: Subject) -> list[Token]:
         key = node.key

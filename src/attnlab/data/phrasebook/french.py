@@ -1,8 +1,12 @@
 """French: ne ... pas, clitics, compound past with agreement, elision and contraction."""
 
+from typing import ClassVar
+
 from attnlab.data.phrasebook.grammar import merge
 from attnlab.data.phrasebook.meaning import Clause, Gap, Nominal, Pronoun, Subject
 from attnlab.data.phrasebook.romance import Romance, pluralise
+from attnlab.data.phrasebook.romance import noun_fields as noun_fields
+from attnlab.data.phrasebook.romance import people_fields as people_fields
 from attnlab.data.phrasebook.tokens import Token, token, tokens
 
 _INDEX = {"3s": 0, "1p": 1, "3p": 2}
@@ -66,7 +70,7 @@ def place(preposition: str, name: str, territory: str) -> str:
     text = name.replace(" ", "_")
     inside = preposition != "from"
     if territory in _PLURAL:
-        return f"{'à' if inside else 'de'}/1 les/the {text}/2"
+        return f"{'à' if inside else 'de'}/1 les/the>2 {text}/2"
     if not territory or territory in _BARE:
         return f"{'à' if inside else 'de'}/1 {text}/2"
     feminine = name.split(" ")[0].endswith(("e", "ie")) and territory not in _MASCULINE
@@ -79,10 +83,10 @@ class French(Romance):
     and_word = "et"
     to_word = "à"
     as_word = "comme"
-    definite = {"m": "le", "f": "la"}
+    definite: ClassVar[dict[str, str]] = {"m": "le", "f": "la"}
 
     def verb(self, clause: Clause) -> list[Token]:
-        infinitive, single, we, they, future, participle, auxiliary, particle = clause.verb[1]
+        infinitive, single, we, they, future, _, auxiliary, particle = clause.verb[1]
         key, verb, index = clause.key, f"{clause.key}.verb", _INDEX[clause.subject.person]
         target = clause.parts.get("object")
         clitic = []
@@ -165,3 +169,6 @@ class French(Romance):
             else:
                 out.append((text, links))
         return out
+
+
+GRAMMAR = French()

@@ -47,11 +47,18 @@ def adjective_fields(text: str) -> tuple[str, ...]:
 
 
 def verb_fields(text: str) -> tuple[str, ...]:
-    """``[=][prefix+]infinitive third participle[*]`` -> (stem, third, participle, prefix, case, auxiliary)."""
+    """``[=][prefix+]infinitive third participle[*]`` -> (stem, third, participle, prefix, case, aux)."""
     infinitive, third, participle = text.split()
     case = "dative" if infinitive[0] == "=" else "accusative"
     prefix, _, infinitive = infinitive.lstrip("=").rpartition("+")
-    return infinitive, third, participle.rstrip("*"), prefix, case, "sein" if participle[-1] == "*" else "haben"
+    return (
+        infinitive,
+        third,
+        participle.rstrip("*"),
+        prefix,
+        case,
+        "sein" if participle[-1] == "*" else "haben",
+    )
 
 
 def place(preposition: str, name: str, territory: str) -> str:
@@ -69,7 +76,7 @@ def place(preposition: str, name: str, territory: str) -> str:
             name += "n"  # the dative plural: "in den Niederlanden"
     if article:
         word = {"in": "in", "to": "in", "from": "aus"}[preposition]
-        return f"{word}/1 {article}/the {name}/2"
+        return f"{word}/1 {article}/the>2 {name}/2"
     return f"{ {'in': 'in', 'to': 'nach', 'from': 'aus'}[preposition] }/1 {name}/2"
 
 
@@ -85,14 +92,20 @@ class German(Grammar):
         if isinstance(target, Pronoun):
             middle += self.phrase(target, case)
         for role in _BEFORE_NOT:
-            if role in parts and not (role == "time" and clause.front) and not isinstance(parts[role], Pronoun):
+            if (
+                role in parts
+                and not (role == "time" and clause.front)
+                and not isinstance(parts[role], Pronoun)
+            ):
                 middle += self.phrase(parts[role], {"receiver": "dative", "object": case}.get(role, ""))
         if clause.negated:
             middle.append(token("nicht", f"{clause.key}.not", f"{clause.key}.verb"))
         for role in _AFTER_NOT:
             if role in parts:
                 node = parts[role]
-                middle += self.predicate(node, clause.subject) if isinstance(node, Predicate) else self.phrase(node)
+                middle += (
+                    self.predicate(node, clause.subject) if isinstance(node, Predicate) else self.phrase(node)
+                )
         if order == "vf":
             out = [*subject, *middle, *self.verb_last(finite, rest)]
         elif clause.front:
@@ -164,7 +177,9 @@ class German(Grammar):
         return out
 
     def pronoun(self, node: Pronoun, case: str) -> list[Token]:
-        return [token(_PRONOUN[case][node.which], f"{node.key}.pronoun", f"{node.key.rpartition('.')[0]}.verb")]
+        return [
+            token(_PRONOUN[case][node.which], f"{node.key}.pronoun", f"{node.key.rpartition('.')[0]}.verb")
+        ]
 
     def predicate(self, node: Predicate, subject: Subject) -> list[Token]:
         key = node.key
@@ -183,3 +198,6 @@ class German(Grammar):
             else:
                 out.append(item)
         return out
+
+
+GRAMMAR = German()

@@ -1,6 +1,16 @@
 """What the four grammars share: joining clauses, ordering roles, dispatch over the nodes of a meaning."""
 
-from attnlab.data.phrasebook.meaning import Clause, Gap, Name, Nominal, Pair, Predicate, Pronoun, Sentence, Subject
+from attnlab.data.phrasebook.meaning import (
+    Clause,
+    Gap,
+    Name,
+    Nominal,
+    Pair,
+    Predicate,
+    Pronoun,
+    Sentence,
+    Subject,
+)
 from attnlab.data.phrasebook.tokens import Adjunct, Token, render, token, tokens
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- a row of a table is one line.
 """The hand-written bilingual lexicons, one row per entry: English | German | French | Spanish.
 
 Nouns        singular [plural]; German: singular gender plural; French and Spanish: singular gender [plural].
@@ -9,8 +10,8 @@ Verbs        English: base past (``look/for`` has a particle); German: infinitiv
              (``an+rufen`` separates, ``*`` takes sein, ``=`` governs the dative);
              French: infinitive[:singular,we,they[:future stem[:participle]]], ``*`` takes être;
              Spanish: infinitive[:singular,they[:preterite singular,we,they[:future stem]]].
-Phrases      ``word/k``: words of both sides with the same k correspond; ``word/>k``: no counterpart of its own,
-             belongs to k; ``{slot}``: filled in.
+Phrases      ``word/k``: words of both sides with the same k correspond; ``word/>h``: no counterpart of its own,
+             belongs to the words of h; ``word/k>h``: both; ``{slot}``: filled in.
 """
 
 THINGS = """
@@ -263,13 +264,10 @@ repair repaired | reparieren repariert repariert | réparer | reparar
 clean cleaned | reinigen reinigt gereinigt | nettoyer:nettoie,nettoyons,nettoient:nettoier | limpiar
 find found | finden findet gefunden | trouver | encontrar:encuentra,encuentran
 lose lost | verlieren verliert verloren | perdre:perd,perdons,perdent:perdr:perdu | perder:pierde,pierden
-forget forgot | vergessen vergisst vergessen | oublier | olvidar
 carry carried | tragen trägt getragen | porter | llevar
-photograph photographed | fotografieren fotografiert fotografiert | photographier | fotografiar:fotografía,fotografían
 order ordered | bestellen bestellt bestellt | commander | encargar
 hide hid | verstecken versteckt versteckt | cacher | esconder
 check checked | prüfen prüft geprüft | vérifier | comprobar:comprueba,comprueban
-wash washed | waschen wäscht gewaschen | laver | lavar
 steal stole | stehlen stiehlt gestohlen | voler | robar
 describe described | beschreiben beschreibt beschrieben | décrire:décrit,décrivons,décrivent:décrir:décrit | describir
 draw drew | zeichnen zeichnet gezeichnet | dessiner | dibujar
@@ -278,20 +276,11 @@ put/away put | weg+räumen räumt weggeräumt | ranger | guardar
 throw/away threw | weg+werfen wirft weggeworfen | jeter:jette,jetons,jettent:jetter | tirar
 bring/back brought | zurück+bringen bringt zurückgebracht | rapporter | devolver:devuelve,devuelven
 choose chose | aus+wählen wählt ausgewählt | choisir:choisit,choisissons,choisissent:choisir:choisi | seleccionar
-pack packed | ein+packen packt eingepackt | emballer | empaquetar
-rent rented | mieten mietet gemietet | louer | alquilar
-examine examined | untersuchen untersucht untersucht | examiner | examinar
-replace replaced | ersetzen ersetzt ersetzt | remplacer | reemplazar
-measure measured | messen misst gemessen | mesurer | medir:mide,miden:midió,medimos,midieron
 look/for looked | suchen sucht gesucht | chercher | buscar
-import imported | importieren importiert importiert | importer | importar
 export exported | exportieren exportiert exportiert | exporter | exportar
 admire admired | bewundern bewundert bewundert | admirer | admirar
-touch touched | berühren berührt berührt | toucher | tocar
-use used | benutzen benutzt benutzt | utiliser | utilizar
 paint painted | malen malt gemalt | peindre:peint,peignons,peignent:peindr:peint | pintar
 break broke | zerbrechen zerbricht zerbrochen | casser | romper
-keep kept | behalten behält behalten | garder | conservar
 """
 
 TAKE_PERSON = """
@@ -299,19 +288,12 @@ invite invited | ein+laden lädt eingeladen | inviter | invitar
 call called | an+rufen ruft angerufen | appeler:appelle,appelons,appellent:appeller | llamar
 help helped | =helfen hilft geholfen | aider | ayudar
 listen/to listened | =zu+hören hört zugehört | écouter | escuchar
-know knew | kennen kennt gekannt | connaître:connaît,connaissons,connaissent:connaîtr:connu | conocer
-greet greeted | begrüßen begrüßt begrüßt | saluer | saludar
 look/for looked | suchen sucht gesucht | chercher | buscar
 pay paid | bezahlen bezahlt bezahlt | payer:paie,payons,paient:paier | pagar
 hire hired | ein+stellen stellt eingestellt | embaucher | contratar
 accompany accompanied | begleiten begleitet begleitet | accompagner | acompañar
 protect protected | beschützen beschützt beschützt | protéger:protège,protégeons,protègent | proteger
 admire admired | bewundern bewundert bewundert | admirer | admirar
-interview interviewed | interviewen interviewt interviewt | interviewer | entrevistar
-contact contacted | kontaktieren kontaktiert kontaktiert | contacter | contactar
-respect respected | respektieren respektiert respektiert | respecter | respetar
-observe observed | beobachten beobachtet beobachtet | observer | observar
-criticize criticized | kritisieren kritisiert kritisiert | critiquer | criticar
 warn warned | warnen warnt gewarnt | avertir:avertit,avertissons,avertissent:avertir:averti | advertir:advierte,advierten:advirtió,advertimos,advirtieron
 wake/up woke | auf+wecken weckt aufgeweckt | réveiller | despertar:despierta,despiertan
 follow followed | =folgen folgt gefolgt* | suivre:suit,suivons,suivent:suivr:suivi | seguir:sigue,siguen:siguió,seguimos,siguieron
@@ -343,13 +325,11 @@ sing sang | singen singt gesungen | chanter | cantar
 dance danced | tanzen tanzt getanzt | danser | bailar
 cook cooked | kochen kocht gekocht | cuisiner | cocinar
 swim swam | schwimmen schwimmt geschwommen* | nager | nadar
-cry cried | weinen weint geweint | pleurer | llorar
 study studied | studieren studiert studiert | étudier | estudiar
 read read | lesen liest gelesen | lire:lit,lisons,lisent:lir:lu | leer:lee,leen:leyó,leímos,leyeron
 write wrote | schreiben schreibt geschrieben | écrire:écrit,écrivons,écrivent:écrir:écrit | escribir
 live lived | wohnen wohnt gewohnt | habiter | vivir
 run ran | laufen läuft gelaufen* | courir:court,courons,courent:courr:couru | correr
-smoke smoked | rauchen raucht geraucht | fumer | fumar
 """
 
 LEARN = """
@@ -378,7 +358,6 @@ believe believed | glauben glaubt geglaubt | croire:croit,croyons,croient:croir:
 explain explained | erklären erklärt erklärt | expliquer | explicar
 write wrote | schreiben schreibt geschrieben | écrire:écrit,écrivons,écrivent:écrir:écrit | escribir
 announce announced | verkünden verkündet verkündet | annoncer | anunciar
-claim claimed | behaupten behauptet behauptet | affirmer | afirmar
 """
 
 SPOTS = """
@@ -432,8 +411,8 @@ last/1 {weekday} | letzten/1 {weekday} | {weekday} dernier/1 | el/>1 {weekday} p
 last/1 {weekday} | letzten/1 {weekday} | {weekday} dernier/1 | el/>1 {weekday} pasado/1
 last/1 week/2 | letzte/1 Woche/2 | la/>2 semaine/2 dernière/1 | la/>2 semana/2 pasada/1
 last/1 year/2 | letztes/1 Jahr/2 | le/>2 an/2 dernier/1 | el/>2 año/2 pasado/1
-in/1 {past_year} | in/>1 dem/>1 Jahr/1 {past_year} | en/1 {past_year} | en/1 {past_year}
-in/1 {past_year} | in/>1 dem/>1 Jahr/1 {past_year} | en/1 {past_year} | en/1 {past_year}
+in/1 {past_year} | in/1 dem/>past_year Jahr/>past_year {past_year} | en/1 {past_year} | en/1 {past_year}
+in/1 {past_year} | in/1 dem/>past_year Jahr/>past_year {past_year} | en/1 {past_year} | en/1 {past_year}
 on/1 {month} {day} ,/2 {past_year} | an/1 dem/1 {day} ./>day {month} {past_year} | le/1 {day} {month} {past_year} | el/1 {day} de/>month {month} de/>past_year {past_year}
 on/1 {month} {day} ,/2 {past_year} | an/1 dem/1 {day} ./>day {month} {past_year} | le/1 {day} {month} {past_year} | el/1 {day} de/>month {month} de/>past_year {past_year}
 {n} days/1 ago/2 | vor/2 {n} Tagen/1 | il/2 y/2 a/2 {n} jours/1 | hace/2 {n} días/1
@@ -447,7 +426,7 @@ next/1 {weekday} | nächsten/1 {weekday} | {weekday} prochain/1 | el/>1 próximo
 next/1 {weekday} | nächsten/1 {weekday} | {weekday} prochain/1 | el/>1 próximo/1 {weekday}
 next/1 week/2 | nächste/1 Woche/2 | la/>2 semaine/2 prochaine/1 | la/>2 próxima/1 semana/2
 next/1 year/2 | nächstes/1 Jahr/2 | le/>2 an/2 prochain/1 | el/>2 próximo/1 año/2
-in/1 {future_year} | in/>1 dem/>1 Jahr/1 {future_year} | en/1 {future_year} | en/1 {future_year}
+in/1 {future_year} | in/1 dem/>future_year Jahr/>future_year {future_year} | en/1 {future_year} | en/1 {future_year}
 on/1 {month} {day} ,/2 {future_year} | an/1 dem/1 {day} ./>day {month} {future_year} | le/1 {day} {month} {future_year} | el/1 {day} de/>month {month} de/>future_year {future_year}
 on/1 {month} {day} ,/2 {future_year} | an/1 dem/1 {day} ./>day {month} {future_year} | le/1 {day} {month} {future_year} | el/1 {day} de/>month {month} de/>future_year {future_year}
 in/1 {n} days/2 | in/1 {n} Tagen/2 | dans/1 {n} jours/2 | dentro/1 de/1 {n} días/2
@@ -481,29 +460,34 @@ while | während vf | tandis que | mientras que
 """
 
 WOMEN = (
-    "Anna Maria Laura Julia Sarah Lisa Emma Sophia Clara Eva Nina Paula Martina Sandra Monika Petra Claudia Andrea "
-    "Katharina Johanna Christina Barbara Sabine Susanne Teresa Isabel Carmen Lucia Elena Olga Natalia Irina "
-    "Vera Rosa Greta Ingrid Astrid Linda Diana Victoria Alice Charlotte Camilla Pauline Marie Sophie Amelia Nora "
-    "Miriam Ruth Rebecca Rachel Leila Fatima Aisha Yuki Mei Priya Valentina Bianca Carla Daniela"
+    "Anna Maria Laura Julia Sarah Lisa Emma Sophia Clara Eva Nina Paula Martina Sandra Monika Petra "
+    "Claudia Andrea Katharina Johanna Christina Barbara Sabine Susanne Teresa Isabel Carmen Lucia Elena "
+    "Olga Natalia Irina Vera Rosa Greta Ingrid Astrid Linda Diana Victoria Alice Charlotte Camilla "
+    "Pauline Marie Sophie Amelia Nora Miriam Ruth Rebecca Rachel Leila Fatima Aisha Yuki Mei Priya "
+    "Valentina Bianca Carla Daniela"
 )
 MEN = (
-    "Peter Paul Martin Thomas Daniel David Michael Stefan Robert Richard Erik Oscar Victor Anton Simon Jonathan "
-    "Benjamin Sebastian Christian Florian Julian Adrian Fabian Tobias Matthias Lukas Niklas Jonas Felix Max Leo "
-    "Bruno Carlos Diego Pablo Pedro Miguel Antonio Marco Mario Roberto Paolo Giovanni Luigi Ivan Boris Igor "
-    "Viktor Omar Karim Ahmed Ali Samir Rajesh Arjun Kenji Takashi Wei Jun Edgar Arthur Oliver"
+    "Peter Paul Martin Thomas Daniel David Michael Stefan Robert Richard Erik Oscar Victor Anton Simon "
+    "Jonathan Benjamin Sebastian Christian Florian Julian Adrian Fabian Tobias Matthias Lukas Niklas "
+    "Jonas Felix Max Leo Bruno Carlos Diego Pablo Pedro Miguel Antonio Marco Mario Roberto Paolo Giovanni "
+    "Luigi Ivan Boris Igor Viktor Omar Karim Ahmed Ali Samir Rajesh Arjun Kenji Takashi Wei Jun Edgar "
+    "Arthur Oliver"
 )
+# Whose chair it is; none ends in s, x or z, where German writes an apostrophe.
+OWNERS = "Anna Maria Laura Julia Emma Clara Elena Nora Carmen Peter Paul Martin Daniel Robert Oscar Victor Anton Marco"
 SURNAMES = (
-    "Keller Meyer Schmidt Weber Wagner Becker Hoffmann Richter Klein Wolf Neumann Schwarz Zimmermann Braun Krüger "
-    "Hartmann Lange Werner Lehmann Köhler Vogel Winkler Berger Frank Roth Beck Lorenz Baumann Dubois Moreau Laurent "
-    "Lefebvre Leroy Roux Fournier Girard Bonnet Dupont Lambert Fontaine Rousseau Vincent Muller Faure Mercier "
-    "García González López Martínez Rodríguez Fernández Pérez Sánchez Ramírez Torres Flores Rivera Gómez Díaz "
-    "Reyes Morales Ortiz Gutiérrez Chávez Ramos Vargas Castillo Romero Silva Santos Oliveira Costa Pereira "
-    "Almeida Rossi Russo Ferrari Esposito Bianchi Romano Colombo Ricci Marino Greco Conti Smith Jones Taylor "
-    "Brown Williams Wilson Johnson Davies Robinson Wright Thompson Evans Walker White Roberts Green Wood "
-    "Clarke Jackson Harris Lewis Young Allen King Scott Baker Nelson Carter Mitchell Turner Parker Collins "
-    "Andersson Johansson Karlsson Nilsson Hansen Larsen Olsen Jensen Nielsen Virtanen Korhonen Novak Kowalski "
-    "Nowak Horvat Petrov Ivanov Popov Tanaka Suzuki Watanabe Yamamoto Nakamura Kobayashi Chen Wang Zhang Liu Kim "
-    "Park Nguyen Tran Singh Kumar Patel Sharma Khan Hassan Hussein Demir Yilmaz Kaya"
+    "Keller Meyer Schmidt Weber Wagner Becker Hoffmann Richter Klein Wolf Neumann Schwarz Zimmermann "
+    "Braun Krüger Hartmann Lange Werner Lehmann Köhler Vogel Winkler Berger Frank Roth Beck Lorenz "
+    "Baumann Dubois Moreau Laurent Lefebvre Leroy Roux Fournier Girard Bonnet Dupont Lambert Fontaine "
+    "Rousseau Vincent Muller Faure Mercier García González López Martínez Rodríguez Fernández Pérez "
+    "Sánchez Ramírez Torres Flores Rivera Gómez Díaz Reyes Morales Ortiz Gutiérrez Chávez Ramos Vargas "
+    "Castillo Romero Silva Santos Oliveira Costa Pereira Almeida Rossi Russo Ferrari Esposito Bianchi "
+    "Romano Colombo Ricci Marino Greco Conti Smith Jones Taylor Brown Williams Wilson Johnson Davies "
+    "Robinson Wright Thompson Evans Walker White Roberts Green Wood Clarke Jackson Harris Lewis Young "
+    "Allen King Scott Baker Nelson Carter Mitchell Turner Parker Collins Andersson Johansson Karlsson "
+    "Nilsson Hansen Larsen Olsen Jensen Nielsen Virtanen Korhonen Novak Kowalski Nowak Horvat Petrov "
+    "Ivanov Popov Tanaka Suzuki Watanabe Yamamoto Nakamura Kobayashi Chen Wang Zhang Liu Kim Park Nguyen "
+    "Tran Singh Kumar Patel Sharma Khan Hassan Hussein Demir Yilmaz Kaya"
 )
 # City | German | French | Spanish, beside the exemplar cities of CLDR.
 CITIES = """

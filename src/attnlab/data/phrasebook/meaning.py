@@ -52,7 +52,8 @@ class Pronoun(NamedTuple):
 
 
 class Nominal(NamedTuple):
-    """A noun phrase: determiner (the, a, his, her, our, their, or "" with a number or an owner), noun, adjective.
+    """A noun phrase: determiner (the, a, his, her, our, their, or "" with a number or an owner), noun,
+    adjective.
 
     ``people`` says that the noun is a profession, which is then singular and masculine.
     """
@@ -74,7 +75,7 @@ class Nominal(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """The object a relative clause lacks: the noun it modifies. It has no words, but French agrees with it."""
+    """The object a relative clause lacks: the noun it modifies. Without words, but French agrees with it."""
 
     key: str
     noun: Lexeme
@@ -102,9 +103,8 @@ Part = Adjunct | Subject | Predicate | Gap
 class Clause(NamedTuple):
     """A clause. ``parts`` maps a role to its phrase; each grammar orders the roles itself.
 
-    Roles: object, receiver, price, language, measure, predicate, origin, goal, vehicle, place, duration, time,
-    clock. ``tense`` is present, past or future; ``modal`` is "", must, can or want.
-    """
+    Roles: object, receiver, price, language, measure, predicate, origin, goal, vehicle, place, duration,
+    time, clock. ``tense`` is present, past or future; ``modal`` is "", must, can or want."""
 
     key: str
     subject: Subject

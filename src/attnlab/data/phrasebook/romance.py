@@ -1,16 +1,25 @@
 """What French and Spanish share: noun before adjective, "of the" owners, agreement in gender and number."""
 
+from typing import ClassVar
+
 from attnlab.data.phrasebook.grammar import Grammar
 from attnlab.data.phrasebook.meaning import Clause, Gap, Nominal, Pair, Predicate, Subject
 from attnlab.data.phrasebook.tokens import Token, token, tokens
 
-_ORDER = "object price language measure predicate receiver origin goal vehicle place duration time clock".split()
+_ORDER = (
+    *("object", "price", "language", "measure", "predicate", "receiver"),
+    *("origin", "goal", "vehicle", "place", "duration", "time", "clock"),
+)
 
 
 def noun_fields(text: str) -> tuple[str, ...]:
     """``singular gender [plural]`` -> (singular, plural, gender); ``:`` stands for a space."""
     singular, gender, *plural = text.replace(":", "\u00a0").split(" ")
-    return (singular.replace("\u00a0", " "), (plural or [pluralise(singular)])[0].replace("\u00a0", " "), gender)
+    return (
+        singular.replace("\u00a0", " "),
+        (plural or [pluralise(singular)])[0].replace("\u00a0", " "),
+        gender,
+    )
 
 
 def people_fields(text: str) -> tuple[str, ...]:
@@ -26,7 +35,7 @@ def pluralise(word: str) -> str:
 
 class Romance(Grammar):
     of_word = "de"
-    definite = {"m": "", "f": ""}
+    definite: ClassVar[dict[str, str]] = {}  # the article of each gender
     to_word = "a"
     as_word = "como"
 
@@ -102,4 +111,7 @@ class Romance(Grammar):
             out = [token(self.as_word, f"{key}.as", f"{key}.noun")] if node.role else []
             return [*out, *tokens(node.profession[1][gender == "f"], f"{key}.noun")]
         out = [token(node.degree[1][0], f"{key}.degree")] if node.degree else []
-        return [*out, token(self.agree(node.adjective[1], gender, subject.person != "3s"), f"{key}.adjective")]
+        return [
+            *out,
+            token(self.agree(node.adjective[1], gender, subject.person != "3s"), f"{key}.adjective"),
+        ]

@@ -1,8 +1,11 @@
-"""Spanish: no subject pronouns, synthetic future, personal a, clitics before the verb or on the infinitive."""
+"""Spanish: no subject pronouns, synthetic future, personal a, clitics before verbs and on infinitives."""
+
+from typing import ClassVar
 
 from attnlab.data.phrasebook.grammar import merge
 from attnlab.data.phrasebook.meaning import Clause, Gap, Name, Nominal, Pair, Pronoun, Subject
 from attnlab.data.phrasebook.romance import Romance
+from attnlab.data.phrasebook.romance import people_fields as people_fields
 from attnlab.data.phrasebook.tokens import Token, token, tokens
 
 _INDEX = {"3s": 0, "1p": 1, "3p": 2}
@@ -36,8 +39,8 @@ def adjective_fields(text: str) -> tuple[str, ...]:
 
 
 def verb_fields(text: str) -> tuple[str, ...]:
-    """``infinitive[/particle][:singular,they[:preterite[:future stem]]]`` -> (infinitive, present and preterite
-    singular, we, they, future stem, particle)."""
+    """``infinitive[/particle][:singular,they[:preterite[:future stem]]]`` -> (infinitive, present and
+    preterite singular, we, they, future stem, particle)."""
     infinitive, *fields = text.split(":")
     infinitive, _, particle = infinitive.partition("/")
     stem, theme = infinitive[:-2], infinitive[-2]
@@ -47,7 +50,9 @@ def verb_fields(text: str) -> tuple[str, ...]:
     if len(fields) > 1:
         preterite = fields[1].split(",")
     else:
-        preterite = [stem + end for end in (("ó", "amos", "aron") if theme == "a" else ("ió", "imos", "ieron"))]
+        preterite = [
+            stem + end for end in (("ó", "amos", "aron") if theme == "a" else ("ió", "imos", "ieron"))
+        ]
     return infinitive, single, we, they, *preterite, fields[2] if len(fields) > 2 else infinitive, particle
 
 
@@ -63,13 +68,13 @@ def pluralise(word: str) -> str:
 
 def place(preposition: str, name: str, territory: str) -> str:
     """The row side for "in", "to" or "from" a place; ``territory`` is its code, "" for a city."""
-    article = f"{_ARTICLE[territory]}/the " if territory in _ARTICLE else ""
+    article = f"{_ARTICLE[territory]}/the>2 " if territory in _ARTICLE else ""
     return f"{ {'in': 'en', 'to': 'a', 'from': 'de'}[preposition] }/1 {article}{name.replace(' ', '_')}/2"
 
 
 class Spanish(Romance):
     and_word = "y"
-    definite = {"m": "el", "f": "la"}
+    definite: ClassVar[dict[str, str]] = {"m": "el", "f": "la"}
 
     def verb(self, clause: Clause) -> list[Token]:
         infinitive, *forms, future, particle = clause.verb[1]
@@ -88,6 +93,8 @@ class Spanish(Romance):
             out = [*clitic, token(("era", "éramos", "eran")[index], verb)]
         else:
             out = [*clitic, token(forms[index + (3 if clause.tense == "past" else 0)], verb)]
+        finite = 0 if clause.modal else -1
+        out[finite] = (out[finite][0], (*out[finite][1], (f"{key}.finite", "")))
         if clause.negated:
             out = [token("no", f"{key}.not", verb), *out]
         return [*out, token(particle, verb)] if particle else out
@@ -116,7 +123,11 @@ class Spanish(Romance):
         out: list[Token] = []
         for index, item in enumerate(sequence):
             text, links = item
-            if text == "y" and index + 1 < len(sequence) and sequence[index + 1][0].lower().startswith(("i", "hi")):
+            if (
+                text == "y"
+                and index + 1 < len(sequence)
+                and sequence[index + 1][0].lower().startswith(("i", "hi"))
+            ):
                 text = "e"
             both = _CONTRACTED.get((out[-1][0], text)) if out else None
             if both:
@@ -124,3 +135,6 @@ class Spanish(Romance):
             else:
                 out.append((text, links))
         return out
+
+
+GRAMMAR = Spanish()
