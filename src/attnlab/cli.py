@@ -14,20 +14,15 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] /
 
 def main() -> None:
     """The entry point of `train.py` and `attnlab-train`."""
-    arguments = sys.argv[1:]
-    if any(argument in ("--help", "-h") for argument in arguments):
+    if {"--help", "-h"} & set(sys.argv[1:]):
         from attnlab.help import help_text
 
         print(help_text(CONF))
         return
-    try:
-        sys.exit(_launch(arguments))
-    except UserError as error:
-        print(f"attnlab: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(_launch())
 
 
-def _launch(arguments: list[str]) -> int:
+def _launch() -> int:
     """Runs Hydra's application; its mistakes in composing become sentences."""
     import hydra
     from hydra.errors import HydraException
@@ -42,22 +37,30 @@ def _launch(arguments: list[str]) -> int:
     def application(config: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        overrides = list(HydraConfig.get().overrides.task)
-        codes.append(_run(OmegaConf.to_container(config, resolve=True), overrides))
+        try:
+            resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            codes.append(_run(resolved, list(HydraConfig.get().overrides.task)))
+        except OmegaConfBaseException as error:
+            _complain(explain(error))
+            codes.append(2)
+        except UserError as error:
+            _complain(str(error))
+            codes.append(1)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving
     try:
         application()
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, CONF, arguments)) from error
+        _complain(explain(error))
+        return 2
     return max(codes, default=0)
 
 
 def _run(config: Any, overrides: list[str]) -> int:
     from attnlab.experiment.run import run
 
-    try:
-        return run(config, overrides)
-    except UserError as error:
-        print(f"attnlab: {error}", file=sys.stderr)
-        return 1
+    return run(config, overrides)
+
+
+def _complain(sentence: str) -> None:
+    print(f"attnlab: {sentence}", file=sys.stderr)

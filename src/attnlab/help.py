@@ -1,9 +1,121 @@
-"""Help and explanations, from the configs themselves; light, since a person waits for them."""
+"""Help and explanations, read off the configs themselves; light, since a person waits for them."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_INTRODUCTION = """\
+attnlab trains an attention variant on a task and reports what it learned.
+
+    python train.py attention=bahdanau task=translation
+    python train.py attention=hard attention/score=dot seed=2 run_dir=outputs/mine
+
+Choose an option of a group with GROUP=OPTION and set a value with key=value. Options marked * are the defaults.
+"""
+_CLOSING = """
+The same command with the same run_dir skips a finished run and goes on with an interrupted one.
+Exit codes: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+"""
 
 
-def help_text(conf) -> str:
-    return ""
+def groups(conf: Path) -> dict[str, list[Path]]:
+    """The config groups by name (`attention/score`), each with its options' files; nested groups follow their parent."""
+    folders = sorted(path for path in conf.rglob("*") if path.is_dir())
+    found = {folder.relative_to(conf).as_posix(): sorted(folder.glob("*.yaml")) for folder in folders}
+    order = {name: rank for rank, name in enumerate(("task", "attention", "model", "data", "optimizer", "schedule"))}
+    names = sorted((name for name in found if found[name]), key=lambda n: (order.get(n.split("/")[0], len(order)), n))
+    return {name: found[name] for name in names}
 
 
-def explain(error, conf, arguments) -> str:
-    return str(error)
+def help_text(conf: Path) -> str:
+    """Every group with its options in words, and every key with its default value."""
+    chosen = _defaults(conf)
+    lines = _INTRODUCTION.splitlines() + [""]
+    for name, options in groups(conf).items():
+        lines.append(f"{name}=")
+        width = max(len(option.stem) for option in options)
+        for option in options:
+            mark = "*" if chosen.get(name) == option.stem else " "
+            lines.append(f"  {mark} {option.stem:<{width}}  {_description(option)}")
+            if name != "experiment":
+                lines += [f"        {line}" for line in _keys(option, name.replace("/", "."))]
+        lines.append("")
+    lines.append("Keys of every run (key=default):")
+    lines += [f"    {line}" for line in _keys(conf / "config.yaml", "") if not line.startswith("hydra.")]
+    return "\n".join(lines) + "\n" + _CLOSING
+
+
+def explain(error: Exception) -> str:
+    """A sentence for an error in composing the config: what was found, and the valid names."""
+    text = str(error)
+    missing = re.search(r"Could not find '(?:(.+)/)?(.+?)'", text)
+    if missing and "Available options" in text:
+        group, name = missing[1], missing[2]
+        options = re.findall(r"^\t(\S+)$", text.split("Available options", 1)[1], re.MULTILINE)
+        return f"{group}={name} is not an option. {_suggestion(name, options)}The options of {group} are {_list(options)}."
+    cause: Any = error.__cause__
+    key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
+    if "Could not override" in text and key:
+        parent = getattr(cause, "parent_node", None)
+        valid = [str(name) for name in parent or () if not str(name).startswith("_")]
+        if "/" in key:
+            return f"There is no config group {key!r}; `python train.py --help` lists the groups."
+        prefix, _, name = key.rpartition(".")
+        place = f"{prefix} has" if prefix else "A run has"
+        return f"There is no key {key!r}. {_suggestion(name, valid)}{place} {_list(valid) or 'no keys'}."
+    if "Missing mandatory value" in text and key:
+        return f"{key} must be given: add {key}=VALUE to the command."
+    if "override" in type(error).__name__.lower():
+        return f"An argument is not of the form key=value: {text.splitlines()[0]}."
+    return text.split("\nConfig search path")[0].strip()
+
+
+def _suggestion(name: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(valid), 1)
+    return f"Did you mean {close[0]}? " if close else ""
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def _description(path: Path) -> str:
+    """The option in words: the first comment of its file that is not a Hydra directive."""
+    comments = [line[1:].strip() for line in path.read_text().splitlines()[:3] if line.startswith("#")]
+    return next((comment for comment in comments if not comment.startswith("@")), "")
+
+
+def _defaults(conf: Path) -> dict[str, str]:
+    """The default option of each group, following the defaults lists from config.yaml down."""
+    chosen: dict[str, str] = {}
+    pending = [("", conf / "config.yaml")]
+    while pending:
+        group, path = pending.pop()
+        for key, option in re.findall(r"^  - (/?[\w/]+): (\w+)$", path.read_text(), re.MULTILINE):
+            name = key[1:] if key.startswith("/") else f"{group}/{key}".strip("/")
+            if option != "null":
+                chosen[name] = option
+                pending.append((name, conf / name / f"{option}.yaml"))
+    return chosen
+
+
+def _keys(path: Path, prefix: str) -> list[str]:
+    """The settable keys of a yaml file as `prefix.key=value  comment`, nested keys with their whole path."""
+    lines, text = [], path.read_text()
+    parents: list[str] = []
+    skipping = False
+    for line in text.splitlines():
+        match = re.match(r"^( *)(\w+):(?: +(.*?))??(?: +# (.*))?$", line)
+        if not line.startswith(" "):
+            skipping = line.startswith("defaults:")
+        if not match or skipping or match[2].startswith("_"):
+            continue
+        depth = len(match[1]) // 2
+        parents = [*parents[:depth], match[2]]
+        if match[3]:
+            base = "" if "@package _global_" in text else prefix
+            name = ".".join(([base] if base else []) + parents)
+            lines.append(f"{name}={match[3]}" + (f"  {match[4]}" if match[4] else ""))
+    return lines

@@ -34,7 +34,8 @@ def token_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def entropy(weights: Tensor) -> Tensor:
     """The entropy of weights [..., S] in nats, [...], with 0 log 0 = 0."""
-    return -torch.xlogy(weights, weights).sum(-1)
+    smallest = torch.finfo(weights.dtype).tiny  # keeps the gradient finite where a weight is 0
+    return -(weights * weights.clamp_min(smallest).log()).sum(-1)
 
 
 class Estimator(nn.Module, ABC):
@@ -144,7 +145,7 @@ class Reinforce(Estimator):
             {
                 "nll": -bound.detach(),
                 "advantage_mean": real.mean(),
-                "advantage_std": real.std(),
+                "advantage_std": real.std(correction=0),
                 "attention_entropy": attention_entropy.detach(),
             },
         )

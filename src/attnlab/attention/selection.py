@@ -82,9 +82,11 @@ def sampled(
 def enumerated(weights: Tensor, values: Tensor) -> Candidates:
     """Hard attention with the position summed out: every position is a candidate, K = S, weighted by log alpha."""
     size = weights.shape[-1]
-    log_weights = weights.clamp_min(torch.finfo(weights.dtype).tiny).log().movedim(-1, 0)  # -inf has no gradient
+    logs = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()  # clamped, since log 0 has no finite gradient
+    log_weights = logs.masked_fill(weights == 0, float("-inf")).movedim(-1, 0)
     shape = (size, *weights.shape[:-1])
     positions = torch.arange(size, device=weights.device).view(-1, *[1] * (len(shape) - 1)).expand(shape)
+    values = values.expand(*weights.shape[:-2], *values.shape[-2:])
     contexts = values.movedim(-2, 0).unsqueeze(-2).expand(*shape, values.shape[-1])
     return Candidates(contexts, log_weights, weights, positions)
 

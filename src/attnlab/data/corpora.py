@@ -36,6 +36,10 @@ class Corpus(ABC):
     def load(self) -> "dict[str, datasets.Dataset]":
         """The splits train, validation and test; UserError for what the user can mend."""
 
+    def load_split(self, split: str) -> "datasets.Dataset":
+        """One of them, where a corpus can do without the others."""
+        return self.load()[split]
+
 
 class Phrasebook(Corpus):
     """Pairs written by the package itself, with gold alignments: no download, the same for the same seed."""
@@ -60,6 +64,13 @@ class Phrasebook(Corpus):
         from attnlab.data import phrasebook
 
         return dict(phrasebook.generate(**self.options))
+
+    def load_split(self, split: str) -> "datasets.Dataset":
+        from attnlab.data import phrasebook
+
+        # the other two do not depend on how many training pairs are drawn after them
+        fewer = {} if split == "train" else {"train": 1}
+        return phrasebook.generate(**self.options | fewer)[split]
 
 
 class HubCorpus(Corpus):
@@ -98,19 +109,25 @@ class HubCorpus(Corpus):
             raise UserError(f"data.limit={limit} must be 1 or more (or null for every training pair).")
 
     def load(self) -> "dict[str, datasets.Dataset]":
+        return self._load(self.splits)
+
+    def load_split(self, split: str) -> "datasets.Dataset":
+        return self._load({split: self.splits[split]})[split]
+
+    def _load(self, wanted: Mapping[str, str]) -> "dict[str, datasets.Dataset]":
         with _no_progress_bars():
-            splits = {split: self._tidy(split, rows) for split, rows in self._open().items()}
-            if self.limit is not None:
+            splits = {split: self._tidy(split, rows) for split, rows in self._open(wanted).items()}
+            if self.limit is not None and "train" in splits:
                 train = splits["train"]
                 splits["train"] = train.select(range(min(self.limit, len(train))))
         return splits
 
-    def _open(self) -> "dict[str, datasets.Dataset]":
-        """Our splits, with all of their columns."""
+    def _open(self, wanted: Mapping[str, str]) -> "dict[str, datasets.Dataset]":
+        """The wanted ones of our splits (our name -> theirs), with all of their columns."""
         read = self._reader()
         available = read()
         chosen = {}
-        for ours, theirs in self.splits.items():
+        for ours, theirs in wanted.items():
             if theirs in available:
                 chosen[ours] = available[theirs]
             elif "[" in str(theirs):

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from attnlab.data.batching import Batch, Ragged, TokenBatchSampler, collate
-from attnlab.data.corpora import Corpus, HubCorpus, Phrasebook
+from attnlab.data.corpora import SPLITS, Corpus, HubCorpus, Phrasebook
 from attnlab.data.tokenizers import UNK, TextTokenizer, TokenizerPair, tag_symbols
 from attnlab.errors import UserError
 
@@ -137,6 +137,14 @@ class TranslationData(pl.LightningDataModule):
             logger.info("%d training pairs exceed %d tokens: left out", self.dropped, self.max_length)
             splits["train"] = kept
         self.splits = splits
+
+    def prepare_split(self, split: str) -> None:
+        """Load and encode one split alone, for scoring; needs `use_tokenizers`. A training split stays whole."""
+        if self.tokenizers is None:
+            raise RuntimeError("one split can only be encoded with the tokenizers of a run: use_tokenizers()")
+        if split not in SPLITS:
+            raise UserError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
+        self.splits = {split: _encode(self.corpus.load_split(split), self.tokenizers)}
 
     def setup(self, stage: str | None = None) -> None:
         """Lightning's hook: the same as `prepare()`."""

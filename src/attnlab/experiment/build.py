@@ -1,8 +1,13 @@
-"""From specs to objects. The only place that instantiates, and the gate that every spec passes."""
+"""From specs to objects. The only place that instantiates, and the gate that every spec passes.
 
+Also where a script composes a config without being a Hydra application itself.
+"""
+
+import difflib
 import importlib
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +123,71 @@ def load_task(path: Path) -> Any:
         raise UserError(f"The checkpoint {path} describes no attnlab task: {error}") from error
     load_weights(task, path)
     return task.eval()
+
+
+def compose(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The config of a run as the command line composes it, resolved; `run_dir` is null, and `???` stays as it is.
+
+    Raises:
+        UserError: if an override names what there is not.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from attnlab.help import explain
+
+    try:
+        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            config = hydra.compose("config", [*overrides, "run_dir=null"])
+        resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+    return resolved
+
+
+def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The data config that `data=...` and `data.KEY=...` make of a run's own.
+
+    Args:
+        conf: the folder of configs.
+        base: the run's own data config, which the keys change; `data=GROUP` puts that group's in its place.
+        overrides: in Hydra's grammar.
+
+    Raises:
+        UserError: for an override of anything else, a key that the config lacks, or a value that is still missing.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UserError(f"{str(error).splitlines()[0].rstrip('.')}: give data=GROUP or data.KEY=VALUE.") from error
+    groups = [part for part in parsed if part.key_or_group == "data"]
+    config = OmegaConf.create(compose(conf, [groups[-1].input_line or ""])["data"] if groups else base)
+    for part in parsed:
+        key = part.key_or_group.removeprefix("data.")
+        if part.key_or_group == "data":
+            continue
+        if key == part.key_or_group or part.is_sweep_override() or part.is_delete() or part.is_add():
+            raise UserError(f"{part.input_line} is refused: only data=GROUP and data.KEY=VALUE can be given here.")
+        if key.split(".")[0] == "tokenizer":
+            raise UserError(f"{part.input_line} is refused: a trained run can only be used with its own tokenizers.")
+        parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+        valid = [str(name) for name in parent or () if not str(name).startswith("_") and name != "tokenizer"]
+        name = key.rpartition(".")[2]
+        if name not in valid:
+            close = "".join(f"Did you mean {match}? " for match in difflib.get_close_matches(name, valid, 1))
+            hint = "" if groups else " For a corpus of another kind add, for instance, data=parallel."
+            where = f"data.{key}".rpartition(".")[0]
+            raise UserError(
+                f"There is no key 'data.{key}'. {close}{where} has {', '.join(valid) or 'no keys'}.{hint}"
+            )
+        OmegaConf.update(config, key, part.value(), merge=True, force_add=True)
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"data.{missing[0]} must be given: add data.{missing[0]}=VALUE to the command.")
+    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return resolved

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import signal
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from attnlab.callbacks.guard import FiniteLoss
@@ -154,10 +153,13 @@ def make_trainer(
         directory / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
     )
     stop = EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False)
-    trainer = pl.Trainer(
-        **config["trainer"], default_root_dir=directory, logger=tracker.loggers, callbacks=[checkpoint, stop, *callbacks],
-        enable_model_summary=False,
-    )  # fmt: skip
+    try:
+        trainer = pl.Trainer(
+            **config["trainer"], default_root_dir=directory, logger=tracker.loggers,
+            callbacks=[checkpoint, stop, *callbacks], enable_model_summary=False,
+        )  # fmt: skip
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(f"The trainer refuses its options: {error}") from error
     return trainer, checkpoint
 
 
@@ -192,15 +194,3 @@ def _flatten(selected: Scored, outcomes: dict[str, Scored]) -> dict[str, Any]:
 def _best_validation(checkpoint: ModelCheckpoint) -> dict[str, float]:
     score = checkpoint.best_model_score
     return {} if score is None or checkpoint.monitor is None else {checkpoint.monitor: float(score)}
-
-
-def report_error(error: UserError) -> None:
-    """Prints a user's error as a sentence on standard error."""
-    Console(stderr=True).print(f"[bold red]attnlab:[/bold red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
-
-
-__all__ = ["INTERRUPTED", "make_task", "make_trainer", "process_start", "run", "signal", "sys"]

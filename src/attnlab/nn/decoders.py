@@ -93,6 +93,15 @@ class Decoder(nn.Module, ABC):
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
         """One step from the projected embedding [N, G H]: the new state and the candidates [K, N, 1, D]."""
 
+    def _only(self, candidates: Candidates) -> Tensor:
+        """The context [N, D] to feed back, of the only candidate that a row may have."""
+        if candidates.contexts.shape[0] != 1:
+            raise ValueError(
+                f"{type(self).__name__} feeds one context back, but there are {candidates.contexts.shape[0]} "
+                f"candidates; read it in one of the modes {', '.join(self.modes)}."
+            )
+        return candidates.contexts[0, :, 0]
+
     @abstractmethod
     def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
         """Features [K, N, T, R] of hidden states [N, T, H], what was fed on [N, T, F] and contexts [K, N, T, D]."""
@@ -172,7 +181,7 @@ class LuongDecoder(Decoder):
         recurrent = self.recurrence.step(projected, state.feed, state.recurrent)
         hidden = recurrent.hidden[:, -1:]
         candidates: Candidates = self.attention(hidden, memory, samples=1 if self.feed_size else None)
-        feed = self._combine(hidden, candidates.contexts)[0, :, 0] if self.feed_size else None
+        feed = self._combine(hidden.squeeze(1), self._only(candidates)) if self.feed_size else None
         return DecoderState(recurrent, feed), candidates
 
     def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
@@ -201,7 +210,7 @@ class BahdanauDecoder(Decoder):
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
         candidates: Candidates = self.attention(state.recurrent.hidden[:, -1:], memory, samples=1)
-        context = candidates.contexts[0, :, 0]
+        context = self._only(candidates)
         return DecoderState(self.recurrence.step(projected, context, state.recurrent), context), candidates
 
     def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:

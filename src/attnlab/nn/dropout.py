@@ -18,7 +18,7 @@ class Dropout(nn.Module):
         if not 0 <= probability < 1:
             raise ValueError(f"The dropout probability lies in [0, 1), found {probability}.")
         self.probability = probability
-        self.threshold = round(probability * 2**16) - 2**15
+        self.threshold = min(round(probability * 2**16), 2**16 - 1) - 2**15
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.probability == 0:

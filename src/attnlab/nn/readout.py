@@ -20,31 +20,25 @@ class TokenLogLikelihood(torch.autograd.Function):
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, recompute: bool
     ) -> Tensor:
         logits = F.linear(features, weight, bias)
-        gold = logits.gather(1, targets.unsqueeze(1)).squeeze(1).float()
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        gold = logits.gather(1, targets.unsqueeze(1)).squeeze(1).to(wide)
         if smoothing:
-            gold = (1 - smoothing) * gold + smoothing * logits.mean(1, dtype=torch.float32)
+            gold = (1 - smoothing) * gold + smoothing * logits.mean(1, dtype=wide)
         peak = logits.amax(1, keepdim=True)
-        logits.sub_(peak)
-        exponentials = logits.exp_()
-        total = exponentials.sum(1, keepdim=True, dtype=torch.float32)
-        ctx.smoothing = smoothing
-        ctx.save_for_backward(
-            features, weight, bias, targets, peak + total.log() if recompute else total,
-            *([] if recompute else [exponentials]),
-        )  # fmt: skip
-        return gold - peak.squeeze(1).float() - total.squeeze(1).log()
+        exponentials = logits.sub_(peak).exp_()
+        total = exponentials.sum(1, keepdim=True, dtype=wide)
+        ctx.smoothing, ctx.recompute = smoothing, recompute
+        ctx.save_for_backward(features, weight, bias, targets, total, peak if recompute else exponentials)
+        return gold - peak.squeeze(1).to(wide) - total.squeeze(1).log()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, bias, targets, normalizer, *saved = ctx.saved_tensors
+        features, weight, bias, targets, total, saved = ctx.saved_tensors
         grad = grad.unsqueeze(1)
-        if saved:
-            # d log p(y) / d logits = (1 - s) [v = y] + s / V - softmax; the saved array becomes the gradient
-            slope = saved[0].mul_((-grad / normalizer).to(weight.dtype))
-        else:
-            logits = F.linear(features, weight, bias)
-            slope = logits.sub_(normalizer.to(weight.dtype)).exp_().mul_(-grad.to(weight.dtype))
+        exponentials = F.linear(features, weight, bias).sub_(saved).exp_() if ctx.recompute else saved
+        # d log p(y) / d logits = (1 - s) [v = y] + s / V - softmax; the array of exponentials becomes the gradient
+        slope = exponentials.mul_((-grad / total).to(weight.dtype))
         if ctx.smoothing:
             slope.add_((grad * (ctx.smoothing / slope.shape[1])).to(weight.dtype))
         slope.scatter_add_(1, targets.unsqueeze(1), (grad * (1 - ctx.smoothing)).to(weight.dtype))
@@ -88,7 +82,7 @@ class VocabularyReadout(nn.Module):
     def log_probs(self, features: Tensor) -> Tensor:
         """Returns log-probabilities [..., V] of features [..., R]."""
         logits: Tensor = self.linear(features)
-        return logits.float().log_softmax(-1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
     def forward(self, features: Tensor, targets: Tensor, mask: Tensor, smoothing: float = 0.0) -> Tensor:
         """Returns log p(y) for every candidate, 0 at masked positions, without work on those.
@@ -101,7 +95,7 @@ class VocabularyReadout(nn.Module):
                 (Szegedy et al. 2016).
 
         Returns:
-            [K, B, T] in float32.
+            [K, B, T] in float32 or wider.
         """
         candidates, batch, length, _ = features.shape
         real = mask.flatten().nonzero().squeeze(1)

@@ -62,7 +62,8 @@ class RNNSeq2Seq(nn.Module):
             if share_embeddings
             else nn.Embedding(source_vocabulary, embedding, padding_idx=padding)
         )
-        for table in {self.source_embedding, self.target_embedding}:
+        tables = [self.target_embedding] if share_embeddings else [self.source_embedding, self.target_embedding]
+        for table in tables:
             nn.init.normal_(table.weight, std=embedding**-0.5)
             nn.init.zeros_(table.weight[padding])
         self.encoder = BidirectionalEncoder(cell, embedding, encoder_size, layers, dropout)

@@ -109,13 +109,24 @@ def score_modes(
     return next(iter(outcomes.values())), outcomes
 
 
+def named_metrics(outcomes: dict[str, Scored], split: str, modes: Sequence[str]) -> dict[str, Any]:
+    """What was measured, under its public names: those of the first outcome as `split/bleu`, and, where the model has
+    several test modes, those of each outcome as `split/mode/bleu`; then the signatures."""
+    selected = next(iter(outcomes.values()))
+    metrics: dict[str, Any] = {f"{split}/{name}": value for name, value in selected.metrics.items()}
+    if len(modes) > 1:
+        for mode, outcome in outcomes.items():
+            metrics |= {f"{split}/{mode}/{name}": value for name, value in outcome.metrics.items()}
+    return metrics | {f"signature/{name}": text for name, text in selected.signatures.items()}
+
+
 def _alignment(data: TranslationData, split: str, weights: dict[int, Tensor]) -> dict[str, float]:
     """AER of the argmax links between words under the forced reference, and the same with all links shifted.
 
     A shift that scores clearly better than 0 says that attention reads a neighbour of the aligned word.
     """
     rows = data.splits[split]
-    sure, possible = rows.sure or [], rows.possible or []
+    sure, possible = _links(rows.sure), _links(rows.possible)
     sources, targets = rows.source_texts, rows.target_texts
     links = []
     for row in range(len(rows)):
@@ -130,3 +141,7 @@ def _alignment(data: TranslationData, split: str, weights: dict[int, Tensor]) ->
         "aer": scores.aer, "alignment_precision": scores.precision, "alignment_recall": scores.recall,
         "aer_best_shift": shifted[best], "best_shift": best,
     }  # fmt: skip
+
+
+def _links(column: list[list[list[int]]] | None) -> list[set[tuple[int, int]]]:
+    return [{(i, j) for i, j in row} for row in column or []]

@@ -1,0 +1,83 @@
+"""The manners that all scripts share: mistakes are sentences, and a stopped script is quiet."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from attnlab.errors import UserError
+
+FAILED = 1
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""What a shell reports for a program that wrote to a closed pipe."""
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Runs a script and leaves with its exit code.
+
+    A `UserError` is printed as a sentence (code 1); Ctrl-C (130) and a reader that closed the pipe (141) end it
+    without a word.
+    """
+    try:
+        code = main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"attnlab: {error}", file=sys.stderr)
+        code = FAILED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # the interpreter flushes standard output once more when it leaves, and would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = CLOSED_PIPE
+    sys.exit(code)
+
+
+def whole(least: int = 1) -> Callable[[str], int]:
+    """A type of argparse: a whole number of at least `least`."""
+
+    def number(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+        return int(text)
+
+    return number
+
+
+def penalty(text: str) -> float:
+    """A type of argparse: a finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every script that uses a trained run."""
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="directory of a trained run")
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|last|PATH", help="which of its checkpoints (default: best)"
+    )
+    parser.add_argument("--beam", type=whole(), metavar="N", help="beam width, 1 is greedy (default: the run's)")
+    parser.add_argument("--alpha", type=penalty, metavar="A", help="length penalty (default: the run's)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the test mode sample (default: the run's)")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
+
+
+def device(name: str) -> str:
+    """The device of that name; UserError if this machine lacks it."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"--device {name} is not known; choose auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; choose auto or cpu.")
+    return name

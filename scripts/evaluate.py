@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+"""Scores a trained run on any corpus: `python scripts/evaluate.py RUN_DIR data.test=200 --split test`.
+
+Prints the metrics of the run's metrics.json as JSON: SPLIT/bleu, SPLIT/chrf, ... in the test mode that selected the
+checkpoint, and SPLIT/MODE/... for each mode where the model has several.
+
+The corpus is the run's own, changed by data.KEY=VALUE, or that of a group:
+
+    python scripts/evaluate.py RUN_DIR data=parallel data.path=FOLDER data.source=en data.target=de --split validation
+
+It needs no split but the one that is scored. The tokenizers are always the run's.
+
+Exit codes: 0 scored, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+"""
+
+import argparse
+import json
+import math
+import sys
+
+from _command import add_run_options, device, run
+
+
+def parse() -> argparse.Namespace:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_run_options(parser)
+    parser.add_argument("overrides", nargs="*", metavar="data...=...", help="another corpus, in Hydra's grammar")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: test")
+    parser.add_argument(
+        "--mode", default="all", metavar="all|MODE", help="test mode of the model (default: all that it has)"
+    )
+    return parser.parse_intermixed_args()
+
+
+def main() -> int:
+    options = parse()
+
+    from attnlab.cli import CONF
+    from attnlab.experiment.build import build, compose_data
+    from attnlab.experiment.use import load_run
+    from attnlab.tasks.scoring import named_metrics, score_modes
+
+    trained = load_run(options.run, options.checkpoint)
+    modes = trained.modes if options.mode == "all" else (trained.check_mode(options.mode),)
+    data = build(compose_data(CONF, trained.config["data"], options.overrides))
+    data.use_tokenizers(trained.tokenizers)
+    data.prepare_split(options.split)
+    trained.task.to(device(options.device))
+    seed = trained.config.get("seed", 0) if options.seed is None else options.seed
+    search = trained.search_options(options.beam, options.alpha)
+    _, outcomes = score_modes(trained.task, data, options.split, modes=modes, seed=seed, **search)
+    metrics = named_metrics(outcomes, options.split, trained.modes) | {"test_mode": next(iter(outcomes))}
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in metrics.items()
+    }
+    json.dump(finite, sys.stdout, indent=2)
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

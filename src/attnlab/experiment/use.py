@@ -1,0 +1,133 @@
+"""A trained run in use: its model, tokenizers and config read back from the run directory, and translation with them."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from attnlab.attention import reading
+from attnlab.data.batching import Ragged, TokenBatchSampler
+from attnlab.data.tokenizers import EOS, TokenizerPair
+from attnlab.decoding import Hypothesis
+from attnlab.errors import UserError
+from attnlab.experiment.build import load_task
+from attnlab.experiment.record import read_config
+from attnlab.tasks.translation import TranslationTask
+
+_CHECKPOINTS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run directory holds.
+
+    Attributes:
+        directory: the run directory.
+        config: the resolved config of the run.
+        tokenizers: of its two sides.
+        task: the trained model, in evaluation mode.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    tokenizers: TokenizerPair
+    task: TranslationTask
+
+    @property
+    def tagged(self) -> bool:
+        """Whether a source is a text and a list of tags."""
+        return bool(self.config["data"].get("tags"))
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The test modes of the model, the one that selected its checkpoint first."""
+        return self.task.model.modes
+
+    def check_mode(self, mode: str) -> str:
+        """The mode itself; UserError if this model cannot be read in it."""
+        if mode not in self.modes:
+            raise UserError(f"This model has no test mode {mode!r}; its modes are {', '.join(self.modes)}.")
+        return mode
+
+    def search_options(self, beam: int | None, alpha: float | None) -> dict[str, Any]:
+        """How to search: as the run was tested, where nothing else is given."""
+        search = dict(self.config.get("search") or {})
+        return search | {key: value for key, value in (("beam", beam), ("alpha", alpha)) if value is not None}
+
+
+def load_run(directory: Path, checkpoint: str = "best") -> TrainedRun:
+    """Reads a run directory.
+
+    Args:
+        directory: the run directory.
+        checkpoint: best, last, or the path of a checkpoint of the same vocabularies.
+
+    Raises:
+        UserError: if it is no run directory, or if it has no checkpoint or one that does not fit it.
+    """
+    if not directory.is_dir():
+        raise UserError(f"There is no run directory {directory}.")
+    try:
+        config = read_config(directory)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{directory}/.hydra/config.yaml cannot be read ({first}); the run cannot be used.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("data"), dict):
+        raise UserError(f"{directory}/.hydra/config.yaml describes no run of attnlab: it has no data.")
+    path = directory / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in _CHECKPOINTS else Path(checkpoint)
+    if not path.is_file():
+        raise UserError(_without_checkpoint(directory, checkpoint, path))
+    tokenizers = TokenizerPair.load(directory / "tokenizer.json")
+    task = load_task(path)
+    for side in ("source", "target"):
+        size, model = len(getattr(tokenizers, side)), task.hparams["model"].get(f"{side}_vocabulary")
+        if model != size:
+            raise UserError(
+                f"The checkpoint {path} is of another run: its {side} vocabulary has {model} types, and that of "
+                f"{directory} {size}."
+            )
+    return TrainedRun(directory, config, tokenizers, task)
+
+
+def _without_checkpoint(directory: Path, checkpoint: str, path: Path) -> str:
+    """Why there is none, and what to do."""
+    if checkpoint not in _CHECKPOINTS:
+        return f"There is no checkpoint {path}; give best, last or the path of one."
+    try:
+        state = json.loads((directory / "status.json").read_text())["state"]
+    except (OSError, ValueError, KeyError, TypeError):
+        state = "unknown"
+    others = [name for name in _CHECKPOINTS if (directory / "checkpoints" / f"{name}.ckpt").is_file()]
+    advice = f"Give --checkpoint {others[0]}." if others else "Let it train until its first checkpoint is written."
+    return f"The run {directory} has no checkpoint {path.name} (its state is {state}). {advice}"
+
+
+def translate(
+    run: TrainedRun, sources: Sequence[Sequence[int]], *, beam: int = 5, alpha: float = 1.0,
+    mode: str | None = None, batch_tokens: int = 2048,
+) -> Iterator[tuple[int, Hypothesis]]:
+    """Searches for the translation of each source, in batches of like lengths.
+
+    Args:
+        run: the trained run.
+        sources: ids without EOS, none of them empty.
+        beam: beam width; 1 is greedy.
+        alpha: length penalty.
+        mode: test mode; the model's own by default.
+        batch_tokens: cells of a batch, padding included; a longer source is a batch of its own.
+
+    Yields:
+        row numbers, shortest sources first, each with its hypothesis, whose weights [T + 1, S + 1] are cut to the
+        source's length (with EOS) and lie on the CPU.
+    """
+    rows = Ragged.from_lists(sources)
+    lengths = rows.lengths + 1
+    with reading(run.task.model, run.check_mode(mode or run.modes[0])):
+        for batch in TokenBatchSampler(lengths, lengths, max_tokens=batch_tokens):
+            padded = torch.from_numpy(rows.padded(torch.tensor(batch).numpy(), after=EOS)).to(run.task.device)
+            for row, found in zip(batch, run.task.search(padded, beam, alpha), strict=True):
+                yield row, found._replace(weights=found.weights[:, : int(lengths[row])].float().cpu())
