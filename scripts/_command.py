@@ -67,7 +67,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beam", type=whole(), metavar="N", help="beam width, 1 is greedy (default: the run's)")
     parser.add_argument("--alpha", type=penalty, metavar="A", help="length penalty (default: the run's)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the test mode sample (default: the run's)")
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs (default: auto)")
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs (default: auto)"
+    )
 
 
 def device(name: str) -> str:

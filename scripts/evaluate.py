@@ -38,14 +38,20 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     options = parse()
 
+    from attnlab.experiment.use import load_config, load_run
+
+    config = load_config(options.run)  # before the slow imports
+
     from attnlab.cli import CONF
     from attnlab.experiment.build import build, compose_data
-    from attnlab.experiment.use import load_run
+
+    spec = compose_data(CONF, config["data"], options.overrides)
+    trained = load_run(options.run, options.checkpoint)
+
     from attnlab.tasks.scoring import named_metrics, score_modes
 
-    trained = load_run(options.run, options.checkpoint)
     modes = trained.modes if options.mode == "all" else (trained.check_mode(options.mode),)
-    data = build(compose_data(CONF, trained.config["data"], options.overrides))
+    data = build(spec)
     data.use_tokenizers(trained.tokenizers)
     data.prepare_split(options.split)
     trained.task.to(device(options.device))
@@ -54,7 +60,8 @@ def main() -> int:
     _, outcomes = score_modes(trained.task, data, options.split, modes=modes, seed=seed, **search)
     metrics = named_metrics(outcomes, options.split, trained.modes) | {"test_mode": next(iter(outcomes))}
     finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in metrics.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in metrics.items()
     }
     json.dump(finite, sys.stdout, indent=2)
     print()

@@ -69,12 +69,14 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     options = parse()
 
-    import torch
-
     from attnlab.experiment.use import load_run
-    from attnlab.files import write_jsonl
 
     trained = load_run(options.run, options.checkpoint)
+
+    import torch
+
+    from attnlab.files import write_jsonl
+
     trained.task.to(device(options.device))
     mode = trained.check_mode(options.mode or trained.modes[0])
     search = {key: trained.search_options(options.beam, options.alpha).get(key) for key in ("beam", "alpha")}

@@ -14,8 +14,8 @@ import torch
 from wandb.proto import wandb_internal_pb2
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["data.train=300", "data.validation=40", "data.test=30", "trainer.max_epochs=2", "search.beam=2", "maps=2", "trainer.log_every_n_steps=2",
-        "model.embedding=32", "model.encoder_size=24", "model.decoder_size=48"]  # fmt: skip
+TINY = ["data.train=300", "data.validation=40", "data.test=30", "trainer.max_epochs=2", "search.beam=2", "maps=2",
+        "trainer.log_every_n_steps=2", "model.embedding=32", "model.encoder_size=24", "model.decoder_size=48"]  # fmt: skip
 
 
 def train(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,13 @@ def test_the_main_job_writes_the_whole_record(main_job) -> None:
     metrics = json.loads((directory / "metrics.json").read_text())
     expected = ("loss", "bleu", "chrf", "accuracy", "aer", "entropy", "edit_distance")
     assert {f"test/{name}" for name in expected} <= metrics.keys()
-    assert {"params", "train/seconds", "train/tokens_per_second", "val/bleu", "signature/bleu"} <= metrics.keys()
+    assert {
+        "params",
+        "train/seconds",
+        "train/tokens_per_second",
+        "val/bleu",
+        "signature/bleu",
+    } <= metrics.keys()
     assert "version:" in metrics["signature/bleu"]
     rows = [json.loads(line) for line in (directory / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 30
@@ -139,8 +145,8 @@ def test_the_same_seed_gives_the_same_metrics_bit_for_bit(tmp_path: Path) -> Non
 
 def test_hard_attention_is_reported_in_every_test_mode(tmp_path: Path) -> None:
     process = train(
-        "attention=hard", "attention/score=dot", "attention/estimator/baseline=moving_average", f"run_dir={tmp_path / 'r'}",
-        "wandb.mode=disabled", *TINY,
+        "attention=hard", "attention/score=dot", "attention/estimator/baseline=moving_average",
+        f"run_dir={tmp_path / 'r'}", "wandb.mode=disabled", *TINY,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
@@ -158,7 +164,12 @@ def test_hard_attention_is_reported_in_every_test_mode(tmp_path: Path) -> None:
         ["attention=luong", "model.decoder.input_feeding=true"],
         ["attention=hard", "model/decoder=bahdanau"],
         ["attention=exact", "trainer.precision=bf16-mixed"],
-        ["data.language=fr", "data.tokenizer.kind=bpe", "data.tokenizer.vocabulary=600", "data.tokenizer.joint=true"],
+        [
+            "data.language=fr",
+            "data.tokenizer.kind=bpe",
+            "data.tokenizer.vocabulary=600",
+            "data.tokenizer.joint=true",
+        ],
     ],
     ids=" ".join,
 )
@@ -212,9 +223,18 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_
 
 def test_an_interrupted_run_keeps_its_checkpoint_and_goes_on(tmp_path: Path) -> None:
     directory = tmp_path / "r"
-    command = [f"run_dir={directory}", "wandb.mode=disabled", *TINY, "trainer.max_epochs=40", "task.patience=40"]
+    command = [
+        f"run_dir={directory}",
+        "wandb.mode=disabled",
+        *TINY,
+        "trainer.max_epochs=40",
+        "task.patience=40",
+    ]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / "train.py"), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     last = directory / "checkpoints" / "last.ckpt"
     deadline = time.time() + 120
@@ -228,7 +248,11 @@ def test_an_interrupted_run_keeps_its_checkpoint_and_goes_on(tmp_path: Path) -> 
     torch.load(last, weights_only=True)
     # going on: the rest is cut short by an early stop after the first epoch without improvement
     again = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *command], capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, str(ROOT / "train.py"), *command],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert again.returncode == 0, again.stderr
     assert "Going on from" in again.stdout
@@ -243,5 +267,11 @@ def test_help_lists_every_group_option_and_key_in_words() -> None:
         if path.name != "config.yaml":
             assert f"{path.parent.relative_to(conf)}=" in process.stdout
             assert f" {path.stem} " in process.stdout
-    for key in ("model.dropout=", "attention.estimator.samples=", "search.beam=", "run_dir=", "data.tokenizer.kind="):
+    for key in (
+        "model.dropout=",
+        "attention.estimator.samples=",
+        "search.beam=",
+        "run_dir=",
+        "data.tokenizer.kind=",
+    ):
         assert key in process.stdout

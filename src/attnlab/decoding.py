@@ -104,7 +104,13 @@ class _Beams(NamedTuple):
 
 @torch.no_grad()
 def beam(
-    model: Searchable[S], source: Tensor, limits: Tensor, begin: int, end: int, width: int = 5, alpha: float = 1.0
+    model: Searchable[S],
+    source: Tensor,
+    limits: Tensor,
+    begin: int,
+    end: int,
+    width: int = 5,
+    alpha: float = 1.0,
 ) -> list[Hypothesis]:
     """Beam search for sources [B, S] with at most `limits` [B] steps; finished sources leave the batch.
 

@@ -74,8 +74,7 @@ def _reporting(path: str | os.PathLike[str], only: set[int] | None = None) -> It
             raise
         reason = error.strerror or str(error)
         raise UserError(
-            f"Cannot write {os.fspath(path)}: {reason}. "
-            "Free some space there, or choose a place that can be written."
+            f"Cannot write {os.fspath(path)}: {reason}. Free some space there, or choose a place that can be written."
         ) from error
 
 

@@ -21,7 +21,7 @@ Exit codes: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted by
 
 
 def groups(conf: Path) -> dict[str, list[Path]]:
-    """The config groups by name (`attention/score`), each with its options' files; nested groups follow their parent."""
+    """The config groups by name (`attention/score`), each with its options' files."""
     folders = sorted(path for path in conf.rglob("*") if path.is_dir())
     found = {folder.relative_to(conf).as_posix(): sorted(folder.glob("*.yaml")) for folder in folders}
     order = {name: rank for rank, name in enumerate(("task", "attention", "model", "data", "optimizer", "schedule"))}
@@ -32,7 +32,7 @@ def groups(conf: Path) -> dict[str, list[Path]]:
 def help_text(conf: Path) -> str:
     """Every group with its options in words, and every key with its default value."""
     chosen = _defaults(conf)
-    lines = _INTRODUCTION.splitlines() + [""]
+    lines = [*_INTRODUCTION.splitlines(), ""]
     for name, options in groups(conf).items():
         lines.append(f"{name}=")
         width = max(len(option.stem) for option in options)
@@ -54,7 +54,9 @@ def explain(error: Exception) -> str:
     if missing and "Available options" in text:
         group, name = missing[1], missing[2]
         options = re.findall(r"^\t(\S+)$", text.split("Available options", 1)[1], re.MULTILINE)
-        return f"{group}={name} is not an option. {_suggestion(name, options)}The options of {group} are {_list(options)}."
+        return (
+            f"{group}={name} is not an option. {_suggestion(name, options)}The options of {group} are {_list(options)}."
+        )
     cause: Any = error.__cause__
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
     if "Could not override" in text and key:

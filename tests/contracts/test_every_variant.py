@@ -36,9 +36,7 @@ def variants(group):
     """Every leaf yaml of a group, once for every choice in the groups that it nests."""
     found = []
     for path in sorted((CONF / group).glob("*.yaml")):
-        defaults = [
-            entry for entry in yaml.safe_load(path.read_text()).get("defaults", []) if entry != "_self_"
-        ]
+        defaults = [entry for entry in yaml.safe_load(path.read_text()).get("defaults", []) if entry != "_self_"]
         options = [
             [(nested, option.stem) for option in sorted((path.parent / nested).glob("*.yaml"))]
             for entry in defaults
@@ -50,9 +48,7 @@ def variants(group):
     return found
 
 
-NORMALIZERS = [
-    pytest.param(param.values[0], param.id in POSITIONAL, id=param.id) for param in variants("normalizer")
-]
+NORMALIZERS = [pytest.param(param.values[0], param.id in POSITIONAL, id=param.id) for param in variants("normalizer")]
 every_score = pytest.mark.parametrize("score", variants("score"))
 every_normalizer = pytest.mark.parametrize("normalizer", variants("normalizer"))
 every_estimator = pytest.mark.parametrize("estimator", variants("estimator"))
@@ -101,9 +97,7 @@ def test_weights_are_distributions_over_the_allowed_positions(score, normalizer)
 @every_normalizer
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_weights_of_low_precision_scores_sum_to_1_in_single_precision(normalizer, dtype):
-    weights = build(normalizer)()(
-        torch.randn(3, 300, generator=torch.Generator().manual_seed(0)).to(dtype) * 4
-    )
+    weights = build(normalizer)()(torch.randn(3, 300, generator=torch.Generator().manual_seed(0)).to(dtype) * 4)
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights.sum(-1), torch.ones(3), atol=1e-6, rtol=0)
 
@@ -205,23 +199,16 @@ class Whole(torch.nn.Module):
 def test_weights_and_context_pass_gradcheck_for_queries_values_and_parameters(score, normalizer):
     module = attention(score, normalizer)
     query, values, mask = tensors(B)
-    names, parameters = (
-        zip(*module.named_parameters(), strict=True) if list(module.parameters()) else ((), ())
-    )
+    named = dict(module.named_parameters(prefix="attention"))
 
     def attend(query, values, *parameters):
-        whole = dict(zip(names, parameters, strict=True))
-        candidates = functional_call(
-            Whole(module), {f"attention.{name}": p for name, p in whole.items()}, (query, values, mask)
-        )
+        replaced = dict(zip(named, parameters, strict=True))
+        candidates = functional_call(Whole(module), replaced, (query, values, mask))
         outputs = (candidates.contexts, candidates.weights)
         return tuple(output for output in outputs if output.requires_grad)
 
-    inputs = [
-        query.requires_grad_(),
-        values.requires_grad_(),
-        *(p.detach().requires_grad_() for p in parameters),
-    ]
+    leaves = [query, values, *(parameter.detach() for parameter in named.values())]
+    inputs = [leaf.requires_grad_() for leaf in leaves]
     assert torch.autograd.gradcheck(attend, inputs, fast_mode=True)
 
 
@@ -240,9 +227,12 @@ def test_unequal_widths_work_or_are_refused_with_a_sentence(score):
     try:
         module = build(score)(3, 4)
     except ValueError as error:
-        assert "3" in str(error), "the sentence names what was found"
-        assert "4" in str(error), "the sentence names what was found"
-        assert str(error).endswith(".")
+        refusal = str(error)
+    else:
+        refusal = None
+    if refusal:
+        assert {"3", "4"} <= set(refusal), "the sentence names what was found"
+        assert refusal.endswith(".")
         return
     scores = module(torch.randn(B, T, 3), module.prepare(torch.randn(B, S, 4)))
     assert scores.shape == (B, T, S)
@@ -293,9 +283,7 @@ def test_candidates_are_a_mixture_of_contexts_at_allowed_positions(score, normal
 @every_estimator
 @pytest.mark.parametrize("mode", ["train", *MODES])
 def test_values_without_heads_broadcast_under_weights_with_heads(estimator, mode):
-    module = attention(
-        compose(CONF / "score" / "dot.yaml"), compose(CONF / "normalizer" / "softmax.yaml"), estimator
-    )
+    module = attention(compose(CONF / "score" / "dot.yaml"), compose(CONF / "normalizer" / "softmax.yaml"), estimator)
     query, _, _ = tensors(H)
     _, values, mask = tensors()
     module.train(mode == "train")
@@ -339,7 +327,6 @@ def test_the_objective_s_gradient_is_finite_and_reaches_queries_and_the_score_s_
                 assert leaf.grad.isfinite().all()
             assert query.grad[mask].abs().sum() > 0
             assert (query.grad[~mask] == 0).all(), "a padded target position has no gradient"
-            # a constant added to all scores of a row changes no weight, so a bias may have a gradient of 0
             moved = [parameter.grad.abs().sum() > 0 for parameter in module.score.parameters()]
             assert all(moved)
 

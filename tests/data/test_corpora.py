@@ -128,9 +128,7 @@ def test_an_empty_split(tmp_path, monkeypatch):
 
 def test_without_a_validation_split_one_can_be_cut(tmp_path):
     folder = write(tmp_path / "pairs", train=PAIRS, test=PAIRS)
-    with pytest.raises(
-        UserError, match=r"no split 'validation'.*train, test.*data\.splits\.validation.*train\[95%:\]"
-    ):
+    with pytest.raises(UserError, match=r"no split 'validation'.*train, test.*data\.splits\.validation.*train\[95%:\]"):
         load(folder)
 
 

@@ -88,8 +88,7 @@ def test_fertility_is_often_not_one(rows):
 def test_vocabulary_is_large_and_learnable(corpus):
     for column in ("source", "target"):
         train, test = (
-            [word for text in corpus[name][column] for word in split_words(text)]
-            for name in ("train", "test")
+            [word for text in corpus[name][column] for word in split_words(text)] for name in ("train", "test")
         )
         known = set(train)
         assert 1500 < len(known) < 6000
@@ -138,13 +137,9 @@ def test_every_process_draws_the_same_pairs():
 
 
 def test_importing_is_cheap():
-    code = (
-        "import sys, attnlab.data.phrasebook; print(*({'babel', 'datasets', 'num2words'} & set(sys.modules)))"
-    )
+    code = "import sys, attnlab.data.phrasebook; print(*({'babel', 'datasets', 'num2words'} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    output = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert output.stdout.strip() == ""
 
 
@@ -179,15 +174,11 @@ def _meanings(language: str) -> list[Sentence]:
         return next(row for row in rows if tuple(spec[0] for spec in row[0] if spec[0]) == english)
 
     def place(key, preposition, *english):
-        return Adjunct(
-            key, row((place[preposition] for place in sampler.pools.place), preposition, *english), {}
-        )
+        return Adjunct(key, row((place[preposition] for place in sampler.pools.place), preposition, *english), {})
 
     twenty_one = word(sampler.pools.number, "twenty-one")
     amount = next(pair for pair in sampler.pools.amount if pair[0] == "1,250")
-    chairs = Nominal(
-        "b.object", word(sampler.things, "chair"), "", word(sampler.adjectives, "red"), twenty_one
-    )
+    chairs = Nominal("b.object", word(sampler.things, "chair"), "", word(sampler.adjectives, "red"), twenty_one)
     price = Adjunct("b.price", row(sampler.prices, "for", "Swiss", "francs"), {"amount": amount})
     refusal = Clause(
         "a", Pronoun("a.s", "we"), word(sampler.take_person, "invite"), "present", {"object": Pronoun("a.object", "she")},
@@ -208,18 +199,14 @@ def _meanings(language: str) -> list[Sentence]:
     predicate = Predicate("a.predicate", word(sampler.adjectives, "expensive"), word(sampler.degrees, "very"))
     quality = Clause("a", old_lamp, sampler.be, "present", {"predicate": predicate}, negated=True)
     doctor = Nominal("b.object", word(sampler.professions, "doctor"), "the", people=True)
-    call = Clause(
-        "b", name("b.s", "Peter", "m"), word(sampler.take_person, "call"), "present", {"object": doctor}
-    )
+    call = Clause("b", name("b.s", "Peter", "m"), word(sampler.take_person, "call"), "present", {"object": doctor})
     but = next(item for item in sampler.joins if item[0][0][-1][0] == "but")
 
     fillers = {slot: getattr(sampler.pools, slot)[index] for slot, index in (("month", 2), ("day", 10))}
     date = next(row for row in sampler.times["past"] if any(slot == "day" for _, slot, _, _ in row[0]))
     fillers["past_year"] = ("1998", "1998")
     student = Nominal("a.receiver", word(sampler.professions, "student"), "the", people=True)
-    book = Nominal(
-        "a.object", word(sampler.things, "book"), "", owner=Nominal("a.o", doctor.noun, "the", people=True)
-    )
+    book = Nominal("a.object", word(sampler.things, "book"), "", owner=Nominal("a.o", doctor.noun, "the", people=True))
     gift = Clause(
         "a", name("a.s", "Anna", "f"), word(sampler.give, "give"), "past",
         {"receiver": student, "object": book, "time": Adjunct("a.time", date, fillers)}, front=True,

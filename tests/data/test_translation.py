@@ -166,9 +166,7 @@ def test_tags_follow_the_source_as_symbols():
     assert source.decode(data.splits["test"].source[0]) == "der Hund"
     assert data.tokenizers.target.symbols == ()
     assert data.splits["test"].tags == ["N;DAT"] * 4
-    assert (
-        data.tokenizers.encode_sources(["der Hund"], ["N;DAT"])[0] == data.splits["test"].source[0].tolist()
-    )
+    assert data.tokenizers.encode_sources(["der Hund"], ["N;DAT"])[0] == data.splits["test"].source[0].tolist()
 
 
 def test_alignments_are_kept():

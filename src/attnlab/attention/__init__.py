@@ -6,7 +6,7 @@ Shapes, here and in every module below:
 """
 
 from attnlab.attention.core import Attention, Memory, reading
-from attnlab.attention.estimators import Estimator, Expectation, ExactMarginal, Objective, Reinforce
+from attnlab.attention.estimators import Estimator, ExactMarginal, Expectation, Objective, Reinforce
 from attnlab.attention.normalizers import LastPosition, Normalizer, Softmax
 from attnlab.attention.scores import AdditiveScore, DotScore, GeneralScore, ScaledDotScore, Score
 from attnlab.attention.selection import MODES, Candidates

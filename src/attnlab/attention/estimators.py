@@ -98,8 +98,8 @@ class Reinforce(Estimator):
         1/K sum_k [ log p(y | z_k) + sg(r_k - b_k) log alpha(z_k) ],
 
     sg stopping the gradient and b the baseline. Rewards are per token: where choices do not reach later steps, a
-    choice is credited with its own token only; where the decoder feeds its context back, with all tokens from its own on
-    (reward-to-go). Both terms are the same mean over real target tokens.
+    choice is credited with its own token only; where the decoder feeds its context back, with all tokens from its own
+    on (reward-to-go). Both terms are the same mean over real target tokens.
 
     Args:
         baseline: () -> Baseline.

@@ -67,9 +67,7 @@ def argmax(weights: Tensor, values: Tensor) -> Candidates:
     return Candidates(contexts, weights.new_zeros(positions.shape), weights, positions)
 
 
-def sampled(
-    weights: Tensor, values: Tensor, samples: int = 1, generator: torch.Generator | None = None
-) -> Candidates:
+def sampled(weights: Tensor, values: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Candidates:
     """Hard attention: `samples` positions drawn from alpha, each with its value, equally weighted."""
     rows = weights.detach().reshape(-1, weights.shape[-1])
     drawn = torch.multinomial(rows, samples, replacement=True, generator=generator)  # [rows, K]

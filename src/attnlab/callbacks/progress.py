@@ -51,12 +51,17 @@ class TrainingProgress(ProgressBar):
         self._total = max(1, int(trainer.estimated_stepping_batches))
         if self._enabled and self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), console=self.console
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[line]}"),
+                console=self.console,
             )
             self._task = self._bar.add_task("training", total=self._total, completed=trainer.global_step, line="")
             self._bar.start()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._mark = time.perf_counter()
 
     def on_train_batch_end(
@@ -82,12 +87,13 @@ class TrainingProgress(ProgressBar):
         if trainer.sanity_checking or not self._enabled or not hasattr(self, "_start"):
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        shown = "  ".join(f"{name} {value:.3f}" if value < 10 else f"{name} {value:.1f}" for name, value in values.items())
+        shown = "  ".join(
+            f"{name} {value:.3f}" if value < 10 else f"{name} {value:.1f}" for name, value in values.items()
+        )
         left = self._left(trainer.global_step, time.perf_counter())
-        self.console.print(
-            f"{self._where(trainer)}  loss {self._loss:.3f}  {shown}  {self.tokens_per_second:,.0f} tokens/s  {left} left",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        speed = f"{self.tokens_per_second:,.0f} tokens/s  {left} left"
+        line = f"{self._where(trainer)}  loss {self._loss:.3f}  {shown}  {speed}"
+        self.console.print(line, highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -76,9 +76,7 @@ class Ragged:
         """The rows of these indices, in this order, as a copy."""
         starts, lengths = self.offsets[:-1][rows], self.lengths[rows]
         offsets = np.concatenate([[0], lengths.cumsum()])
-        return Ragged(
-            self.values[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)], offsets
-        )
+        return Ragged(self.values[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)], offsets)
 
     def padded(self, rows: np.ndarray, *, before: int | None = None, after: int | None = None) -> np.ndarray:
         """Rows as int64 [rows, longest], filled with PAD; `before` and `after` are ids to add to each row."""
@@ -146,9 +144,7 @@ class TokenBatchSampler(Sampler[list[int]]):
             raise ValueError(f"{max_tokens=} and {max_sentences=} must be positive")
         source_lengths, target_lengths = np.asarray(source_lengths), np.asarray(target_lengths)
         if source_lengths.shape != target_lengths.shape:
-            raise ValueError(
-                f"{len(source_lengths)} source lengths, but {len(target_lengths)} target lengths"
-            )
+            raise ValueError(f"{len(source_lengths)} source lengths, but {len(target_lengths)} target lengths")
         self._longer = np.maximum(source_lengths, target_lengths)  # [rows]
         self._difference = (source_lengths - target_lengths).astype(np.float64)  # [rows]
         self._cuts = _cut(np.sort(self._longer), max_tokens, max_sentences)  # [batches + 1]

@@ -6,11 +6,15 @@ A corpus gives the splits train, validation and test, each a `datasets.Dataset` 
 """
 
 import contextlib
+import hashlib
 import json
 import logging
+import os
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +51,7 @@ class Phrasebook(Corpus):
     def __init__(
         self,
         language: str = "de",
-        train: int = 20_000,
+        train: int = 12_000,
         validation: int = 500,
         test: int = 1_000,
         seed: int = 0,
@@ -61,9 +65,35 @@ class Phrasebook(Corpus):
         }
 
     def load(self) -> "dict[str, datasets.Dataset]":
+        """The generated splits; kept in the user's cache, since generating takes some seconds."""
+        import datasets
+
+        kept = self._cache()
+        if kept.is_dir():
+            with contextlib.suppress(Exception):  # a damaged copy is made anew
+                return dict(datasets.load_from_disk(str(kept)))
         from attnlab.data import phrasebook
 
-        return dict(phrasebook.generate(**self.options))
+        splits = phrasebook.generate(**self.options)
+        with (
+            contextlib.suppress(OSError),
+            _no_progress_bars(),
+        ):  # a cache that cannot be written is done without
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+                splits.save_to_disk(folder + "/whole")
+                os.replace(folder + "/whole", kept)
+        return dict(splits)
+
+    def _cache(self) -> Path:
+        """Where these sentences are kept: named after the options, the code and the data they are made from."""
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnlab"
+        digest = hashlib.sha256(json.dumps(self.options, sort_keys=True).encode())
+        for package in ("babel", "num2words"):
+            digest.update(version(package).encode())
+        for file in sorted(Path(__file__).parent.glob("phrasebook/*.py")):
+            digest.update(file.read_bytes())
+        return folder / f"phrasebook-{digest.hexdigest()[:16]}"
 
     def load_split(self, split: str) -> "datasets.Dataset":
         from attnlab.data import phrasebook
@@ -154,9 +184,7 @@ class HubCorpus(Corpus):
         if folder.exists():
             raise UserError(f"data.path={self.path} is a file: give the folder that holds it.")
         if not _HUB_ID.fullmatch(self.path):
-            raise UserError(
-                f"There is no folder data.path={self.path}: give a folder, or a Hub id (owner/name)."
-            )
+            raise UserError(f"There is no folder data.path={self.path}: give a folder, or a Hub id (owner/name).")
         failing = f"data.path={self.path} is no local folder, and could not be read from the Hub"
         return _explained(datasets.load_dataset, failing, self.path, self.name)
 

@@ -72,9 +72,7 @@ class TextTokenizer:
         reserved = [*SPECIALS, *symbols]
         _check_options(kind, vocabulary, min_frequency, len(reserved))
         if clash := set(symbols) & set(SPECIALS):
-            raise UserError(
-                f"The symbols {sorted(clash)} are special tokens already: rename them in the data."
-            )
+            raise UserError(f"The symbols {sorted(clash)} are special tokens already: rename them in the data.")
 
         model = models.BPE(unk_token="<unk>") if kind == "bpe" else models.WordLevel(unk_token="<unk>")
         backend = Tokenizer(model)
@@ -222,9 +220,7 @@ class TokenizerPair:
         encoded = self.source.encode(texts)
         if tags is None:
             return encoded
-        return [
-            ids + self.source.symbol_ids(tag_symbols(tag)) for ids, tag in zip(encoded, tags, strict=True)
-        ]
+        return [ids + self.source.symbol_ids(tag_symbols(tag)) for ids, tag in zip(encoded, tags, strict=True)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write both as one JSON file, whole or not at all."""

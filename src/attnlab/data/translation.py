@@ -102,9 +102,7 @@ class TranslationData(pl.LightningDataModule):
                 f"The tokenizer has no option {', '.join(unknown)}: it has {', '.join(_TOKENIZER_OPTIONS)}."
             )
         self.max_tokens = _positive("max_tokens", max_tokens)
-        self.eval_max_tokens = _positive(
-            "eval_max_tokens", max_tokens if eval_max_tokens is None else eval_max_tokens
-        )
+        self.eval_max_tokens = _positive("eval_max_tokens", max_tokens if eval_max_tokens is None else eval_max_tokens)
         self.max_sentences = _positive("max_sentences", max_sentences)
         self.max_length = _positive("max_length", max_length)
         self.seed = seed
@@ -131,9 +129,7 @@ class TranslationData(pl.LightningDataModule):
             kept = _no_longer_than(self.max_length, splits["train"])
             self.dropped = len(splits["train"]) - len(kept)
             if not len(kept):
-                raise UserError(
-                    f"Every training pair exceeds data.max_length={self.max_length}: give a larger number."
-                )
+                raise UserError(f"Every training pair exceeds data.max_length={self.max_length}: give a larger number.")
             logger.info("%d training pairs exceed %d tokens: left out", self.dropped, self.max_length)
             splits["train"] = kept
         self.splits = splits
@@ -205,7 +201,7 @@ class TranslationData(pl.LightningDataModule):
 
 
 def phrasebook(
-    *, language: str = "de", train: int = 20_000, validation: int = 500, test: int = 1_000,
+    *, language: str = "de", train: int = 12_000, validation: int = 500, test: int = 1_000,
     generation_seed: int = 0, **options: Any,
 ) -> TranslationData:  # fmt: skip
     """The embedded corpus (`attnlab.data.phrasebook`) as data; the other options are `TranslationData`'s."""
@@ -239,9 +235,7 @@ def _texts(rows: "datasets.Dataset", *columns: str) -> Iterator[str]:
 
 def _encode(rows: "datasets.Dataset", tokenizers: TokenizerPair) -> EncodedSplit:
     sources, targets = [], []
-    for chunk in rows.select_columns(
-        [c for c in ("source", "target", "tags") if c in rows.column_names]
-    ).iter(_CHUNK):
+    for chunk in rows.select_columns([c for c in ("source", "target", "tags") if c in rows.column_names]).iter(_CHUNK):
         sources.append(Ragged.from_lists(tokenizers.encode_sources(chunk["source"], chunk.get("tags"))))
         targets.append(Ragged.from_lists(tokenizers.target.encode(chunk["target"])))
     return EncodedSplit(rows, Ragged.concatenate(sources), Ragged.concatenate(targets))

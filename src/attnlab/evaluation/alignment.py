@@ -140,9 +140,7 @@ def shift_profile(
     leaves the sentence stays in the count and is wrong, so every shift is judged on the same number of links.
     """
     return {
-        shift: alignment_error_rate(
-            [{(i + shift, j) for i, j in links} for links in hypotheses], sure, possible
-        ).aer
+        shift: alignment_error_rate([{(i + shift, j) for i, j in links} for links in hypotheses], sure, possible).aer
         for shift in shifts
     }
 

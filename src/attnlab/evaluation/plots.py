@@ -90,9 +90,7 @@ def attention_heatmap(
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     scale_end = vmax if vmax is not None else _scale_end(table)
-    image = axes.imshow(
-        np.ma.masked_invalid(table), cmap=_white_to_indigo(), vmin=0, vmax=scale_end, aspect="auto"
-    )
+    image = axes.imshow(np.ma.masked_invalid(table), cmap=_white_to_indigo(), vmin=0, vmax=scale_end, aspect="auto")
 
     # Text and lines rather than ticks and a grid: matplotlib spends most of a large picture on its ticks.
     axes.set_axis_off()
@@ -107,9 +105,7 @@ def attention_heatmap(
     for i in range(0, n_source, every):
         axes.text(i, -0.5 - gap, source_labels[i], **label_font, **turn, va="bottom")
         if n_target >= _LONG:
-            axes.text(
-                i, n_target - 0.5 + gap, source_labels[i], **label_font, rotation=90, ha="center", va="top"
-            )
+            axes.text(i, n_target - 0.5 + gap, source_labels[i], **label_font, rotation=90, ha="center", va="top")
     for j in range(0, n_target, every):
         label = _visible(target_tokens[j])
         axes.text(-0.5 - gap, j, label, **label_font, ha="right", va="center_baseline")
@@ -132,9 +128,7 @@ def attention_heatmap(
     drawn = axes.get_tightbbox(renderer)
     if title:
         rows = textwrap.wrap(title, width=max(32, int(width * 10)))
-        figure.text(
-            0, drawn.y1 / _DPI / height + 0.12 / height, "\n".join(rows), **font, size=11, va="bottom"
-        )
+        figure.text(0, drawn.y1 / _DPI / height + 0.12 / height, "\n".join(rows), **font, size=11, va="bottom")
     right = drawn.x1 / _DPI + 0.2
     tall = float(np.clip(height, 1.2, 4))
     bar_axes = figure.add_axes((right / width, 1 - tall / height, 0.14 / width, tall / height))
@@ -232,9 +226,7 @@ def _white_to_indigo() -> Any:
     lab = np.linspace((100, 0, 0), (22, 18, -46), 256)
     f = (lab[:, :1] + 16) / 116 + np.stack((lab[:, 1] / 500, 0 * lab[:, 1], -lab[:, 2] / 200), axis=1)
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * (0.95047, 1.0, 1.08883)  # white D65
-    linear = xyz @ np.array(
-        ((3.2406, -0.9689, 0.0557), (-1.5372, 1.8758, -0.2040), (-0.4986, 0.0415, 1.0570))
-    )
+    linear = xyz @ np.array(((3.2406, -0.9689, 0.0557), (-1.5372, 1.8758, -0.2040), (-0.4986, 0.0415, 1.0570)))
     linear = linear.clip(0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     srgb[0] = 1.0  # white is exactly white

@@ -26,9 +26,7 @@ class TextScores:
     """Mean Levenshtein distance of a sentence to its reference, in characters."""
 
 
-def corpus_scores(
-    hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False
-) -> TextScores:
+def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> TextScores:
     """Score N detokenized hypotheses against N references.
 
     lowercase makes BLEU ignore case, as `sacrebleu -lc` does, and the signature says so; the other three

@@ -91,9 +91,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:120]
         raise UserError(
-            f"The checkpoint {path} cannot be read: it is truncated, or holds more than tensors and primitives "
-            f"({str(error).splitlines()[0][:120]})."
+            f"The checkpoint {path} cannot be read: it is truncated, or holds more than tensors and "
+            f"primitives ({reason})."
         ) from error
     if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
         raise UserError(f"The checkpoint {path} is not one of attnlab's: it lacks hyper_parameters and state_dict.")
@@ -114,9 +115,10 @@ def load_weights(task: torch.nn.Module, path: Path) -> None:
 
 def load_task(path: Path) -> Any:
     """Rebuilds a trained task, in evaluation mode, from its checkpoint alone."""
-    from attnlab.tasks.translation import TranslationTask
-
     hparams = load_checkpoint(path)["hyper_parameters"]
+
+    from attnlab.tasks.translation import TranslationTask  # slow to import: after what is wrong with the file
+
     try:
         task = TranslationTask(**hparams, build=build)
     except TypeError as error:
@@ -167,7 +169,10 @@ def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> 
     except HydraException as error:
         raise UserError(f"{str(error).splitlines()[0].rstrip('.')}: give data=GROUP or data.KEY=VALUE.") from error
     groups = [part for part in parsed if part.key_or_group == "data"]
-    config = OmegaConf.create(compose(conf, [groups[-1].input_line or ""])["data"] if groups else base)
+    chosen = compose(conf, [groups[-1].input_line or ""])["data"] if groups else base
+    if not chosen:
+        raise UserError(f"{groups[-1].input_line} leaves no corpus: give data=GROUP.")
+    config = OmegaConf.create(chosen)
     for part in parsed:
         key = part.key_or_group.removeprefix("data.")
         if part.key_or_group == "data":
@@ -183,9 +188,7 @@ def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> 
             close = "".join(f"Did you mean {match}? " for match in difflib.get_close_matches(name, valid, 1))
             hint = "" if groups else " For a corpus of another kind add, for instance, data=parallel."
             where = f"data.{key}".rpartition(".")[0]
-            raise UserError(
-                f"There is no key 'data.{key}'. {close}{where} has {', '.join(valid) or 'no keys'}.{hint}"
-            )
+            raise UserError(f"There is no key 'data.{key}'. {close}{where} has {', '.join(valid) or 'no keys'}.{hint}")
         OmegaConf.update(config, key, part.value(), merge=True, force_add=True)
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"data.{missing[0]} must be given: add data.{missing[0]}=VALUE to the command.")

@@ -16,7 +16,16 @@ import yaml
 from attnlab.errors import UserError
 from attnlab.files import write_json, write_text
 
-_VERSIONS = ("attnlab", "torch", "pytorch-lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "wandb")
+_VERSIONS = (
+    "attnlab",
+    "torch",
+    "pytorch-lightning",
+    "hydra-core",
+    "datasets",
+    "tokenizers",
+    "sacrebleu",
+    "wandb",
+)
 _WITHOUT_EFFECT = ("run_dir", "wandb", "maps")
 """Keys of the config that do not change what is computed, and so do not make it another run."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
@@ -111,8 +110,7 @@ def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker,
         load_weights(task, best)
     selected, outcomes = score_modes(task, data, "test", seed=config["seed"], **config["search"])
     metrics = _flatten(selected, outcomes) | {
-        f"val/{name.removeprefix('val/')}": float(value)
-        for name, value in _best_validation(checkpoint).items()
+        f"val/{name.removeprefix('val/')}": float(value) for name, value in _best_validation(checkpoint).items()
     }
     metrics |= {
         "params": task.model.parameter_count(),
@@ -150,13 +148,18 @@ def make_trainer(
     """Lightning's trainer with checkpoints in the run directory, and the callback that keeps the best."""
     monitor, mode = config["task"]["monitor"], config["task"]["mode"]
     checkpoint = ModelCheckpoint(
-        directory / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+        directory / "checkpoints",
+        "best",
+        monitor=monitor,
+        mode=mode,
+        save_last=True,
+        enable_version_counter=False,
     )
     stop = EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False)
     try:
         trainer = pl.Trainer(
             **config["trainer"], default_root_dir=directory, logger=tracker.loggers,
-            callbacks=[checkpoint, stop, *callbacks], enable_model_summary=False,
+            callbacks=[checkpoint, stop, *callbacks], enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(f"The trainer refuses its options: {error}") from error
@@ -183,7 +186,7 @@ def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def _flatten(selected: Scored, outcomes: dict[str, Scored]) -> dict[str, Any]:
-    """Test metrics under their public names: the selecting mode's as test/*, and each mode's where there are several."""
+    """Test metrics under their public names: the selecting mode's, and each mode's where there are several."""
     metrics: dict[str, Any] = {f"test/{name}": value for name, value in selected.metrics.items()}
     if len(outcomes) > 1:
         for mode, outcome in outcomes.items():

@@ -1,22 +1,24 @@
-"""A trained run in use: its model, tokenizers and config read back from the run directory, and translation with them."""
+"""A trained run in use: its model, tokenizers and config read back from the run directory, and translation with them.
+
+What is slow to import is imported in functions, so that a mistaken path is told at once.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 import yaml
 
-from attnlab.attention import reading
-from attnlab.data.batching import Ragged, TokenBatchSampler
 from attnlab.data.tokenizers import EOS, TokenizerPair
-from attnlab.decoding import Hypothesis
 from attnlab.errors import UserError
-from attnlab.experiment.build import load_task
 from attnlab.experiment.record import read_config
-from attnlab.tasks.translation import TranslationTask
+
+if TYPE_CHECKING:
+    from attnlab.decoding import Hypothesis
+    from attnlab.tasks.translation import TranslationTask
 
 _CHECKPOINTS = ("best", "last")
 
@@ -35,7 +37,7 @@ class TrainedRun:
     directory: Path
     config: dict[str, Any]
     tokenizers: TokenizerPair
-    task: TranslationTask
+    task: "TranslationTask"
 
     @property
     def tagged(self) -> bool:
@@ -69,19 +71,14 @@ def load_run(directory: Path, checkpoint: str = "best") -> TrainedRun:
     Raises:
         UserError: if it is no run directory, or if it has no checkpoint or one that does not fit it.
     """
-    if not directory.is_dir():
-        raise UserError(f"There is no run directory {directory}.")
-    try:
-        config = read_config(directory)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{directory}/.hydra/config.yaml cannot be read ({first}); the run cannot be used.") from error
-    if not isinstance(config, dict) or not isinstance(config.get("data"), dict):
-        raise UserError(f"{directory}/.hydra/config.yaml describes no run of attnlab: it has no data.")
+    config = load_config(directory)
     path = directory / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in _CHECKPOINTS else Path(checkpoint)
     if not path.is_file():
         raise UserError(_without_checkpoint(directory, checkpoint, path))
     tokenizers = TokenizerPair.load(directory / "tokenizer.json")
+
+    from attnlab.experiment.build import load_task
+
     task = load_task(path)
     for side in ("source", "target"):
         size, model = len(getattr(tokenizers, side)), task.hparams["model"].get(f"{side}_vocabulary")
@@ -91,6 +88,20 @@ def load_run(directory: Path, checkpoint: str = "best") -> TrainedRun:
                 f"{directory} {size}."
             )
     return TrainedRun(directory, config, tokenizers, task)
+
+
+def load_config(directory: Path) -> dict[str, Any]:
+    """The resolved config of a run; UserError if the directory is not that of a run."""
+    if not directory.is_dir():
+        raise UserError(f"There is no run directory {directory}.")
+    try:
+        config = read_config(directory)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{directory}/.hydra/config.yaml cannot be read ({first}); the run cannot be used.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("data"), dict):
+        raise UserError(f"{directory}/.hydra/config.yaml describes no run of attnlab: it has no data.")
+    return config
 
 
 def _without_checkpoint(directory: Path, checkpoint: str, path: Path) -> str:
@@ -107,9 +118,14 @@ def _without_checkpoint(directory: Path, checkpoint: str, path: Path) -> str:
 
 
 def translate(
-    run: TrainedRun, sources: Sequence[Sequence[int]], *, beam: int = 5, alpha: float = 1.0,
-    mode: str | None = None, batch_tokens: int = 2048,
-) -> Iterator[tuple[int, Hypothesis]]:
+    run: TrainedRun,
+    sources: Sequence[Sequence[int]],
+    *,
+    beam: int = 5,
+    alpha: float = 1.0,
+    mode: str | None = None,
+    batch_tokens: int = 2048,
+) -> Iterator[tuple[int, "Hypothesis"]]:
     """Searches for the translation of each source, in batches of like lengths.
 
     Args:
@@ -124,10 +140,15 @@ def translate(
         row numbers, shortest sources first, each with its hypothesis, whose weights [T + 1, S + 1] are cut to the
         source's length (with EOS) and lie on the CPU.
     """
+    import torch
+
+    from attnlab.attention import reading
+    from attnlab.data.batching import Ragged, TokenBatchSampler
+
     rows = Ragged.from_lists(sources)
     lengths = rows.lengths + 1
     with reading(run.task.model, run.check_mode(mode or run.modes[0])):
         for batch in TokenBatchSampler(lengths, lengths, max_tokens=batch_tokens):
-            padded = torch.from_numpy(rows.padded(torch.tensor(batch).numpy(), after=EOS)).to(run.task.device)
+            padded = torch.from_numpy(rows.padded(np.asarray(batch), after=EOS)).to(run.task.device)
             for row, found in zip(batch, run.task.search(padded, beam, alpha), strict=True):
                 yield row, found._replace(weights=found.weights[:, : int(lengths[row])].float().cpu())

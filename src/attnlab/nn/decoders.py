@@ -29,7 +29,9 @@ class DecoderState(NamedTuple):
 
     def repeat(self, times: int) -> "DecoderState":
         """The state of `times` copies of the batch, one copy after the other."""
-        return self.select(torch.arange(self.recurrent.hidden.shape[0], device=self.recurrent.hidden.device).repeat(times))
+        return self.select(
+            torch.arange(self.recurrent.hidden.shape[0], device=self.recurrent.hidden.device).repeat(times)
+        )
 
 
 class Decoded(NamedTuple):
@@ -166,10 +168,16 @@ class LuongDecoder(Decoder):
         input_feeding: whether the features (the attentional hidden state) enter the next step.
     """
 
-    def __init__(self, *, readout_size: int, key_size: int, size: int, input_feeding: bool = False, **kwargs: object) -> None:
+    def __init__(
+        self, *, readout_size: int, key_size: int, size: int, input_feeding: bool = False, **kwargs: object
+    ) -> None:
         super().__init__(
-            readout_size=readout_size, key_size=key_size, size=size, feed_size=readout_size if input_feeding else 0, **kwargs,  # type: ignore[arg-type]
-        )  # fmt: skip
+            readout_size=readout_size,
+            key_size=key_size,
+            size=size,
+            feed_size=readout_size if input_feeding else 0,
+            **kwargs,  # type: ignore[arg-type]
+        )
         self.from_hidden = nn.Linear(size, readout_size)
         self.from_context = nn.Linear(key_size, readout_size, bias=False)
 
@@ -198,14 +206,19 @@ class LuongDecoder(Decoder):
 class BahdanauDecoder(Decoder):
     """Attention before the recurrence: c_t = attend(s_{t-1}), s_t = RNN([y_{t-1}; c_t], s_{t-1}).
 
-    Bahdanau, Cho and Bengio 2015, section 3.1; the context is always fed in. The features are tanh(W [s_t; c_t; y_{t-1}]),
-    a tanh layer in the place of the paper's maxout.
+    Bahdanau, Cho and Bengio 2015, section 3.1; the context is always fed in. The features are
+    tanh(W [s_t; c_t; y_{t-1}]), a tanh layer in the place of the paper's maxout.
     """
 
     def __init__(self, *, input_size: int, key_size: int, size: int, readout_size: int, **kwargs: object) -> None:
         super().__init__(
-            input_size=input_size, key_size=key_size, size=size, readout_size=readout_size, feed_size=key_size, **kwargs,  # type: ignore[arg-type]
-        )  # fmt: skip
+            input_size=input_size,
+            key_size=key_size,
+            size=size,
+            readout_size=readout_size,
+            feed_size=key_size,
+            **kwargs,  # type: ignore[arg-type]
+        )
         self.combine = nn.Linear(size + key_size + input_size, readout_size)
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:

@@ -16,7 +16,7 @@ class TokenLogLikelihood(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, recompute: bool
     ) -> Tensor:
         logits = F.linear(features, weight, bias)
@@ -64,9 +64,7 @@ class VocabularyReadout(nn.Module):
         chunk: the most logits that are held at once while training.
     """
 
-    def __init__(
-        self, size: int, vocabulary: int, embedding: nn.Embedding | None = None, chunk: int = 2**25
-    ) -> None:
+    def __init__(self, size: int, vocabulary: int, embedding: nn.Embedding | None = None, chunk: int = 2**25) -> None:
         super().__init__()
         self.linear = nn.Linear(size, vocabulary)
         if embedding is not None:
@@ -101,7 +99,8 @@ class VocabularyReadout(nn.Module):
         real = mask.flatten().nonzero().squeeze(1)
         rows = features.flatten(1, 2)[:, real].flatten(0, 1)  # [K N, R]
         gold = targets.flatten()[real].repeat(candidates)
-        weight, bias = self.linear.weight, self.linear.bias
+        weight: Tensor = self.linear.weight
+        bias: Tensor = self.linear.bias
         if torch.is_autocast_enabled(rows.device.type):
             dtype = torch.get_autocast_dtype(rows.device.type)
             rows, weight, bias = rows.to(dtype), weight.to(dtype), bias.to(dtype)
@@ -110,7 +109,7 @@ class VocabularyReadout(nn.Module):
         with torch.autocast(rows.device.type, enabled=False):
             parts = [
                 TokenLogLikelihood.apply(part, weight, bias, part_gold, smoothing, recompute)  # type: ignore[no-untyped-call]
-                for part, part_gold in zip(rows.split(count), gold.split(count), strict=True)
+                for part, part_gold in zip(torch.split(rows, count), torch.split(gold, count), strict=True)
             ]
         values = torch.cat(parts).view(candidates, -1)
         out = values.new_zeros(candidates, batch * length)

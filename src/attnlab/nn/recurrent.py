@@ -61,7 +61,7 @@ class BidirectionalEncoder(nn.Module):
         Returns:
             outputs [B, S, 2H] (undefined at padding), and the last hidden states of both directions [B, L, 2H].
         """
-        last = (lengths - 1).view(-1, 1, 1)
+        last = (lengths - 1).clamp_min(0).view(-1, 1, 1)  # an empty source is the normalizer's to refuse
         finals: list[Tensor] = []
         outputs = inputs
         for layer, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
@@ -88,9 +88,7 @@ class RecurrentStep(nn.Module):
         dropout: probability between layers.
     """
 
-    def __init__(
-        self, kind: CellKind, input_size: int, feed_size: int, size: int, layers: int, dropout: float
-    ) -> None:
+    def __init__(self, kind: CellKind, input_size: int, feed_size: int, size: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.kind = kind
         self.input_size = input_size

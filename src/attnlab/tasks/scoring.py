@@ -41,13 +41,19 @@ class Scored:
 
 
 def score(
-    task: TranslationTask, data: TranslationData, split: str, *, beam: int = 1, alpha: float = 1.0, lowercase: bool = False
+    task: TranslationTask,
+    data: TranslationData,
+    split: str,
+    *,
+    beam: int = 1,
+    alpha: float = 1.0,
+    lowercase: bool = False,
 ) -> Scored:
     """Scores one split in the model's own test mode.
 
     Metrics: `loss` (nats per target token), `bleu`, `chrf`, `accuracy` (exact match, percent), `edit_distance`
-    (characters), `entropy` (of the attention, nats, mean over target tokens), where the corpus has gold alignments `aer`, and
-    `sentences_per_second`.
+    (characters), `entropy` (of the attention, nats, mean over target tokens), `sentences_per_second`, and where the
+    corpus has gold alignments `aer` and its companions.
 
     Args:
         beam: beam width; 1 is greedy.
@@ -94,7 +100,13 @@ def score(
 
 
 def score_modes(
-    task: TranslationTask, data: TranslationData, split: str, *, modes: Sequence[str] | None = None, seed: int = 0, **options: Any
+    task: TranslationTask,
+    data: TranslationData,
+    split: str,
+    *,
+    modes: Sequence[str] | None = None,
+    seed: int = 0,
+    **options: Any,
 ) -> tuple[Scored, dict[str, Scored]]:
     """Scores one split in every test mode that the model can run.
 

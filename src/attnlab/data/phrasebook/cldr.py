@@ -101,9 +101,7 @@ def load(language: str) -> Pools:
         distance=_measures("length", {"kilometer": _DISTANCES}, language, decimal),
         place=_places(locales, language),
         number=[_number(value, language) for value in [*range(2, 100), *range(200, 1000, 100)]],
-        small_number=[
-            (_number(value, language)[0][0], _number(value, language)[1][0]) for value in range(2, 20)
-        ],
+        small_number=[(_number(value, language)[0][0], _number(value, language)[1][0]) for value in range(2, 20)],
     )
 
 
@@ -164,9 +162,7 @@ def _measures(dimension: str, values: dict[str, tuple], language: str, decimal) 
 
     out = []
     for unit, numbers in values.items():
-        names = [
-            format_unit(7, f"{dimension}-{unit}", locale=locale).split()[-1] for locale in ("en", language)
-        ]
+        names = [format_unit(7, f"{dimension}-{unit}", locale=locale).split()[-1] for locale in ("en", language)]
         row = tuple(parse_side(f"{{amount}} {name}/1") for name in names)
         out.extend((row, decimal(number)) for number in numbers)
     return out
@@ -179,17 +175,13 @@ def _places(locales: tuple, language: str) -> list[dict[str, Row]]:
     for code in TERRITORIES.split():
         english_name, name = (locale.territories[code] for locale in locales)
         name = _NAMES.get((language, code), name)
-        names.append(
-            (f"the/the>2 {english_name.replace(' ', '_')}" if code in _THE else english_name, name, code)
-        )
+        names.append((f"the/the>2 {english_name.replace(' ', '_')}" if code in _THE else english_name, name, code))
     territories = {name for name, _, _ in names}
     for zone in ZONES.split():
         plain = zone.partition("/")[2].replace("_", " ")
         cities = [locale.time_zones.get(zone, {}).get("city", plain) for locale in locales]
         names.append((*cities, ""))
-    names.extend(
-        (row[0], row[index], "") for row in (line.split(" | ") for line in CITIES.strip().splitlines())
-    )
+    names.extend((row[0], row[index], "") for row in (line.split(" | ") for line in CITIES.strip().splitlines()))
     return [
         {
             preposition: (

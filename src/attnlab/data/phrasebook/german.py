@@ -92,20 +92,14 @@ class German(Grammar):
         if isinstance(target, Pronoun):
             middle += self.phrase(target, case)
         for role in _BEFORE_NOT:
-            if (
-                role in parts
-                and not (role == "time" and clause.front)
-                and not isinstance(parts[role], Pronoun)
-            ):
+            if role in parts and not (role == "time" and clause.front) and not isinstance(parts[role], Pronoun):
                 middle += self.phrase(parts[role], {"receiver": "dative", "object": case}.get(role, ""))
         if clause.negated:
             middle.append(token("nicht", f"{clause.key}.not", f"{clause.key}.verb"))
         for role in _AFTER_NOT:
             if role in parts:
                 node = parts[role]
-                middle += (
-                    self.predicate(node, clause.subject) if isinstance(node, Predicate) else self.phrase(node)
-                )
+                middle += self.predicate(node, clause.subject) if isinstance(node, Predicate) else self.phrase(node)
         if order == "vf":
             out = [*subject, *middle, *self.verb_last(finite, rest)]
         elif clause.front:
@@ -177,9 +171,7 @@ class German(Grammar):
         return out
 
     def pronoun(self, node: Pronoun, case: str) -> list[Token]:
-        return [
-            token(_PRONOUN[case][node.which], f"{node.key}.pronoun", f"{node.key.rpartition('.')[0]}.verb")
-        ]
+        return [token(_PRONOUN[case][node.which], f"{node.key}.pronoun", f"{node.key.rpartition('.')[0]}.verb")]
 
     def predicate(self, node: Predicate, subject: Subject) -> list[Token]:
         key = node.key

@@ -75,8 +75,7 @@ class Sampler:
         self.happen = verbs(lexicon.HAPPEN)
         self.report = verbs(lexicon.REPORT)
         self.speak, self.work, self.weigh, self.cost, self.be = (
-            verbs(table)[0]
-            for table in (lexicon.SPEAK, lexicon.WORK, lexicon.WEIGH, lexicon.COST, lexicon.BE)
+            verbs(table)[0] for table in (lexicon.SPEAK, lexicon.WORK, lexicon.WEIGH, lexicon.COST, lexicon.BE)
         )
         self.run = next(verb for verb in self.activities if verb[0][0] == "run")
         self.spots = phrases(lexicon.SPOTS)
@@ -94,8 +93,7 @@ class Sampler:
             phrases(table)
             for table in (
                 "{a} | {a} | {a} | {a}\n{a} and/1 {b} | {a} und/1 {b} | {a} et/1 {b} | {a} y/1 {b}",
-                "{a} | {a} | le/>a {a} | {a}\n"
-                "{a} and/1 {b} | {a} und/1 {b} | le/>a {a} et/1 le/>b {b} | {a} y/1 {b}",
+                "{a} | {a} | le/>a {a} | {a}\n{a} and/1 {b} | {a} und/1 {b} | le/>a {a} et/1 le/>b {b} | {a} y/1 {b}",
             )
         )
         preposition = phrases("for/price | für/price | pour/price | por/price")[0]
@@ -137,17 +135,15 @@ class Sampler:
         """A sentence of one clause or two."""
         tense = self.tense(rng)
         chance = rng.random()
-        if chance < 0.05:
+        if chance < 0.5:
             return Sentence(self.clause(rng, "a", tense, front=True, last=True))
         other = tense if rng.random() < 0.6 else self.tense(rng)
-        opens = chance < 0.3
+        opens = chance < 0.65
         first = self.clause(rng, "a", tense, front=not opens)
         second = self.clause(rng, "b", other, last=True)
         return Sentence(first, pick(rng, self.opens if opens else self.joins), second, opens)
 
-    def clause(
-        self, rng: random.Random, key: str, tense: str, front: bool = False, last: bool = False
-    ) -> Clause:
+    def clause(self, rng: random.Random, key: str, tense: str, front: bool = False, last: bool = False) -> Clause:
         """A clause of a random frame; ``front`` lets its time open it, ``last`` lets it report another
         clause."""
         if last and rng.random() < 0.15:
@@ -263,9 +259,7 @@ class Sampler:
             parts["price"] = Adjunct(f"{key}.price", row, {"amount": amount})
         if rng.random() < 0.4 and not negated:
             parts["place"] = self.somewhere(rng, f"{key}.place")
-        return Clause(
-            key, self.subject(rng, key, tense != "past" and not modal), verb, tense, parts, modal, negated
-        )
+        return Clause(key, self.subject(rng, key, tense != "past" and not modal), verb, tense, parts, modal, negated)
 
     def about_person(self, rng: random.Random, key: str, tense: str) -> Clause:
         tense, modal, negated = self.mood(rng, tense)
@@ -331,9 +325,7 @@ class Sampler:
     def languages(self, rng: random.Random, key: str, tense: str) -> Clause:
         tense, modal, _ = self.mood(rng, tense)
         left, right = rng.sample(self.pools.language, 2)
-        verb, rows = (
-            (self.speak, self.spoken) if rng.random() < 0.5 else (pick(rng, self.learn), self.learned)
-        )
+        verb, rows = (self.speak, self.spoken) if rng.random() < 0.5 else (pick(rng, self.learn), self.learned)
         parts = {"language": Adjunct(f"{key}.language", pick(rng, rows), {"a": left, "b": right})}
         if rng.random() < 0.5:
             parts["place"] = self.somewhere(rng, f"{key}.place")

@@ -50,9 +50,7 @@ def verb_fields(text: str) -> tuple[str, ...]:
     if len(fields) > 1:
         preterite = fields[1].split(",")
     else:
-        preterite = [
-            stem + end for end in (("ó", "amos", "aron") if theme == "a" else ("ió", "imos", "ieron"))
-        ]
+        preterite = [stem + end for end in (("ó", "amos", "aron") if theme == "a" else ("ió", "imos", "ieron"))]
     return infinitive, single, we, they, *preterite, fields[2] if len(fields) > 2 else infinitive, particle
 
 
@@ -123,11 +121,7 @@ class Spanish(Romance):
         out: list[Token] = []
         for index, item in enumerate(sequence):
             text, links = item
-            if (
-                text == "y"
-                and index + 1 < len(sequence)
-                and sequence[index + 1][0].lower().startswith(("i", "hi"))
-            ):
+            if text == "y" and index + 1 < len(sequence) and sequence[index + 1][0].lower().startswith(("i", "hi")):
                 text = "e"
             both = _CONTRACTED.get((out[-1][0], text)) if out else None
             if both:

@@ -12,9 +12,7 @@ from attnlab.data.words import split_words
 
 Links = tuple[tuple[str, str], ...]
 Token = tuple[str, Links]
-Spec = tuple[
-    tuple[str, str, str, str], ...
-]  # (text, slot, key, head); exactly one of text and slot is filled
+Spec = tuple[tuple[str, str, str, str], ...]  # (text, slot, key, head); exactly one of text and slot is filled
 
 _ELIDED = frozenset(("l'", "d'", "qu'", "n'", "s'"))
 

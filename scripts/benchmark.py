@@ -1,0 +1,62 @@
+#!/usr/bin/env python
+"""Measures attnlab on this machine: `python scripts/benchmark.py train --json train.json`.
+
+Each section is a subcommand with options of its own; `python scripts/benchmark.py SECTION --help` lists them.
+
+A measurement during which other processes kept this one from the processor for more than 3 % of the time (Linux's
+/proc/pressure/cpu) is void and taken again; a row that stays void says so.
+
+Exit codes: 0 measured, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+"""
+
+import argparse
+import importlib
+import pkgutil
+from pathlib import Path
+
+import benchmarks
+from _command import run
+
+
+def main() -> int:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="section", required=True, metavar="SECTION")
+    sections = {
+        module.name: importlib.import_module(f"benchmarks.{module.name}")
+        for module in pkgutil.iter_modules(benchmarks.__path__)
+        if not module.name.startswith("_")
+    }
+    for name, section in sections.items():
+        first, _, rest = (section.__doc__ or "").partition("\n\n")
+        command = commands.add_parser(
+            name, help=first, description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument("--json", type=Path, metavar="FILE", help="also write machine, versions and rows there")
+        section.add_options(command)
+    options = parser.parse_args()
+
+    from benchmarks import _machine
+    from rich.console import Console
+
+    from attnlab.files import write_json
+
+    _machine.use_threads()
+    machine, versions = _machine.describe(), _machine.versions()
+    console = Console()
+    settings, rows = sections[options.section].measure(options, console)
+    table = sections[options.section].table(rows)
+    table.caption = _machine.caption(machine, versions)
+    table.caption_justify = "left"
+    console.print(table)
+    if options.json is not None:
+        outcome = {"section": options.section, "machine": machine, "versions": versions, "settings": settings}
+        write_json(options.json, outcome | {"rows": rows})
+        console.print(f"Written to {options.json}.", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,107 @@
+"""The machine that is measured: what it is, how busy others keep it, and the most it can do."""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("attnlab", "torch", "pytorch-lightning", "numpy")
+_PRESSURE = Path("/proc/pressure/cpu")
+
+VOID_ABOVE = 0.03
+"""Share of the time in which a runnable task waited for a processor, beyond which a measurement is void."""
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads() -> None:
+    """As many threads as there are cores, unless OMP_NUM_THREADS says otherwise."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cores())
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, threads of torch, memory, system."""
+    import torch
+
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "cores_installed": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what does the work."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def caption(machine: dict[str, Any], named: dict[str, str]) -> str:
+    """Machine and versions in a line under a table."""
+    of = f"{machine['cpu']}, {machine['cores']} of {machine['cores_installed']} cores, {machine['threads']} threads"
+    return f"{of}; " + ", ".join(f"{name} {text}" for name, text in named.items())
+
+
+class Pressure:
+    """How long, since it was made, any task of the whole machine has waited for a processor.
+
+    Our own surplus of threads counts too, so a section uses no more of them than cores.
+    """
+
+    def __init__(self) -> None:
+        self._stalled, self._begun = _stalled(), time.perf_counter()
+
+    def share(self) -> float | None:
+        """Share of the time since then; None where the system does not tell."""
+        stalled, seconds = _stalled(), time.perf_counter() - self._begun
+        if stalled is None or self._stalled is None or seconds <= 0:
+            return None
+        return (stalled - self._stalled) / 1e6 / seconds
+
+
+def _stalled() -> int | None:
+    """Microseconds since the start of the system in which some task waited."""
+    try:
+        some = next(line for line in _PRESSURE.read_text().splitlines() if line.startswith("some"))
+    except (OSError, StopIteration):
+        return None
+    return int(some.rpartition("total=")[2])
+
+
+def is_void(pressure: float | None) -> bool:
+    """Whether a measurement under this pressure does not count."""
+    return pressure is not None and pressure > VOID_ABOVE
+
+
+def matmul_peak(precision: str, size: int = 2048, seconds: float = 1.0) -> float:
+    """FLOP/s of the fastest of several products of two square matrices, `fp32` or `bf16`."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    out = left @ right
+    best, begun, count = float("inf"), time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - begun < seconds:
+        start = time.perf_counter()
+        torch.mm(left, right, out=out)
+        best, count = min(best, time.perf_counter() - start), count + 1
+    return 2 * size**3 / best

@@ -1,0 +1,97 @@
+#!/usr/bin/env python
+"""Runs a published table from nothing and writes its results file: `python scripts/reproduce.py main_job`.
+
+Every row is a plain `train.py` command in a run directory of its own under outputs/reproduce/, so that a table which
+was stopped goes on where it was. The results file holds the commands, seeds, seconds and versions.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TABLES = {
+    "main_job": {
+        "rows": {name: [f"attention={name}"] for name in ("bahdanau", "luong", "dot", "scaled", "hard", "none")},
+        "metrics": ("bleu", "chrf", "accuracy", "aer", "entropy"),
+    },
+    "multi30k": {
+        "rows": {"bahdanau": ["experiment=multi30k_bahdanau"]},
+        "metrics": ("bleu", "chrf", "entropy"),
+    },
+}
+_LABELS = {"bleu": "BLEU", "chrf": "chrF", "accuracy": "exact match", "aer": "AER", "entropy": "entropy"}
+_FORMS = {"aer": "{:.3f}", "entropy": "{:.2f}"}
+
+
+def run(table: str, row: str, seed: int, overrides: list[str]) -> dict[str, object]:
+    """Trains one row with one seed, or reads it if it is there; its command, status and metrics."""
+    run_dir = Path("outputs") / "reproduce" / table / row / f"seed={seed}"
+    arguments = [*TABLES[table]["rows"][row], *overrides, f"seed={seed}", f"run_dir={run_dir}"]
+    command = ["python", "train.py", *arguments]
+    print("$", shlex.join(command), flush=True)
+    code = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, check=False).returncode
+    if code:
+        sys.exit(f"reproduce: the row {row} with seed {seed} ended with exit code {code}; mend it and run this again.")
+    status, metrics = (json.loads((ROOT / run_dir / name).read_text()) for name in ("status.json", "metrics.json"))
+    return {
+        "row": row,
+        "seed": seed,
+        "command": shlex.join(command),
+        "metrics": metrics,
+        "versions": status["versions"],
+    }
+
+
+def markdown(table: str, results: list[dict]) -> str:
+    """The table for the README: a row a variant, mean over seeds, ± standard deviation where there are several."""
+    names = TABLES[table]["metrics"]
+    lines = [
+        "| variant | " + " | ".join(_LABELS[name] for name in names) + " | training seconds |",
+        "|---|" + "---:|" * (len(names) + 1),
+    ]
+    for row in TABLES[table]["rows"]:
+        runs = [result["metrics"] for result in results if result["row"] == row]
+        cells = [_cell([m.get(f"test/{name}") for m in runs], _FORMS.get(name, "{:.1f}")) for name in names]
+        cells.append(_cell([m["train/seconds"] for m in runs], "{:.0f}"))
+        lines.append(f"| `{row}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    return form.format(mean(known)) + (f" ± {form.format(stdev(known))}" if len(known) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--rows", help="only these rows, separated by commas")
+    parser.add_argument("--seeds", default="1", help="separated by commas (default: 1)")
+    parser.add_argument("--json", type=Path, help="the results file (default: docs/results/TABLE.json)")
+    parser.add_argument("overrides", nargs="*", help="more key=value for every run, such as data.path=FOLDER")
+    options = parser.parse_args()
+    rows = options.rows.split(",") if options.rows else list(TABLES[options.table]["rows"])
+    if unknown := sorted(set(rows) - set(TABLES[options.table]["rows"])):
+        parser.error(f"there is no row {', '.join(unknown)}; the rows are {', '.join(TABLES[options.table]['rows'])}")
+    results = [
+        run(options.table, row, int(seed), options.overrides) for row in rows for seed in options.seeds.split(",")
+    ]
+    from attnlab.experiment.machine import machine
+
+    from attnlab.files import write_json
+
+    path = options.json or ROOT / "docs" / "results" / f"{options.table}.json"
+    write_json(path, {"table": options.table, "machine": describe(), "runs": results})
+    print("\n" + markdown(options.table, results) + f"\n\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main()

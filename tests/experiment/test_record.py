@@ -1,0 +1,52 @@
+"""The run directory's record."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attnlab.errors import UserError
+from attnlab.experiment.record import RunRecord, read_config
+
+CONFIG = {"seed": 1, "model": {"size": 3}, "run_dir": "x", "wandb": {"mode": "offline"}, "maps": 2}
+
+
+def test_a_run_is_marked_as_running_and_then_by_its_end(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path / "r", CONFIG)
+    assert not record.finished
+    record.begin(["seed=1"])
+    assert json.loads((tmp_path / "r" / "status.json").read_text())["state"] == "running"
+    assert read_config(tmp_path / "r") == CONFIG
+    record.end("finished")
+    assert RunRecord(tmp_path / "r", CONFIG).finished
+
+
+def test_a_failure_keeps_its_reason_and_only_a_bug_its_traceback(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path, CONFIG)
+    record.begin([])
+    record.end("failed", UserError("The corpus is empty."))
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["error"] == "The corpus is empty."
+    assert "traceback" not in status
+    record.end("failed", ZeroDivisionError("division by zero"))
+    assert "ZeroDivisionError" in json.loads((tmp_path / "status.json").read_text())["traceback"]
+
+
+def test_another_config_is_refused_and_named(tmp_path: Path) -> None:
+    RunRecord(tmp_path, CONFIG).begin([])
+    with pytest.raises(UserError, match=r"model.size: 3 there, 4 here"):
+        RunRecord(tmp_path, CONFIG | {"model": {"size": 4}})
+
+
+def test_what_does_not_change_the_result_does_not_make_another_run(tmp_path: Path) -> None:
+    RunRecord(tmp_path, CONFIG).begin([])
+    RunRecord(tmp_path, CONFIG | {"wandb": {"mode": "disabled"}, "run_dir": "elsewhere", "maps": 0})
+
+
+def test_a_directory_that_is_no_run_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run directory"):
+        read_config(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    with pytest.raises(UserError, match=r"no status\.json"):
+        RunRecord(tmp_path, CONFIG)

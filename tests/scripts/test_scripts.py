@@ -1,0 +1,154 @@
+"""The scripts through their real command lines, on one tiny trained run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(script: str, *arguments: object, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Runs scripts/`script`; whatever happens, a person sees no traceback."""
+    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
+    ended = subprocess.run(
+        command, input=given, capture_output=True, check=False, env={"OMP_NUM_THREADS": "1", **os.environ}
+    )
+    assert b"Traceback" not in ended.stderr, ended.stderr.decode()
+    return ended
+
+
+def complaint(script: str, *arguments: object, code: int = 1) -> str:
+    """The sentence with which a script refuses."""
+    ended = call(script, *arguments)
+    assert ended.returncode == code, (ended.returncode, ended.stderr.decode())
+    assert ended.stdout == b""
+    return ended.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def predictions(trained_run: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (trained_run / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_translate(trained_run: Path, predictions: list[dict[str, str]], tmp_path: Path) -> None:
+    """Every line keeps its place and is translated as the run's test was, whatever lines are between."""
+    sources = [row["source"].encode() for row in predictions]
+    lines = [b"\xef\xbb\xbf" + sources[0], b"", *sources[1:5], b"far " * 50, b"not \xff UTF-8", *sources[5:8], b" \t "]
+    lines += [sources[8] + b"\r", *sources[9:]]
+    bad = {2: "empty", 7: "50 tokens", 8: "UTF-8 (byte 5)", 12: "empty"}
+    ended = call(
+        "translate.py", trained_run, "--max-length", 49, "--batch-tokens", 100,
+        "--alignments", tmp_path / "maps.jsonl", "--plot", tmp_path / "plots", given=b"\n".join(lines),
+    )  # fmt: skip
+    assert ended.returncode == 3
+
+    output = ended.stdout.decode().split("\n")
+    assert output.pop() == ""
+    assert len(output) == len(lines)
+    assert [text for number, text in enumerate(output, 1) if number not in bad] == [
+        row["prediction"] for row in predictions
+    ]
+    assert {output[number - 1] for number in bad} == {""}
+    reports = ended.stderr.decode().splitlines()
+    assert len(reports) == len(bad) + 1
+    for (number, reason), report in zip(bad.items(), reports, strict=False):
+        assert f"line {number} " in report
+        assert reason in report
+
+    rows = [json.loads(line) for line in (tmp_path / "maps.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in rows] == list(range(1, len(lines) + 1))
+    for row, text in zip(rows, output, strict=True):
+        if row["line"] in bad:
+            assert row["source"] == row["target"] == row["weights"] == []
+            assert bad[row["line"]] in row["problem"]
+            continue
+        assert row["source"][-1] == "<eos>"
+        assert len(row["weights"]) == len(row["target"]) >= len(text.split())
+        for weights in row["weights"]:
+            assert len(weights) == len(row["source"])
+            assert sum(weights) == pytest.approx(1, abs=1e-4 * len(weights))
+    pictures = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert pictures == [f"{number:04d}.png" for number in range(1, len(lines) + 1) if number not in bad]
+
+
+def test_evaluate_repeats_the_test_of_the_run(
+    trained_run: Path, predictions: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """Its own test split, and the same pairs in a folder that has no other split, give the metrics of the run."""
+    recorded = json.loads((trained_run / "metrics.json").read_text())
+    of_test = {name for name in recorded if name.startswith(("test", "signature/"))}
+    ended = call("evaluate.py", trained_run)
+    assert ended.returncode == 0, ended.stderr.decode()
+    own = json.loads(ended.stdout)
+    assert own.keys() == of_test
+    assert "test/argmax/bleu" in own
+    for name in of_test:
+        if not name.endswith("sentences_per_second"):
+            assert own[name] == recorded[name], name
+
+    with (tmp_path / "valid.jsonl").open("w") as file:
+        for row in predictions:
+            file.write(json.dumps({"en": row["source"], "de": row["reference"]}) + "\n")
+    ended = call(
+        "evaluate.py", trained_run, "data=parallel", f"data.path={tmp_path}", "--split", "validation", "data.source=en",
+        "data.target=de", "data.max_sentences=8", "data.splits.validation=validation", "--mode", "argmax",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr.decode()
+    other = json.loads(ended.stdout)
+    assert other["test_mode"] == "argmax"
+    assert "validation/argmax/loss" in other
+    assert "validation/soft/loss" not in other
+    for name in ("loss", "bleu", "chrf", "accuracy", "edit_distance", "entropy"):
+        assert other[f"validation/{name}"] == recorded[f"test/argmax/{name}"], name
+
+
+def test_mistakes_are_sentences(trained_run: Path, tmp_path: Path) -> None:
+    assert "no run directory" in complaint("translate.py", tmp_path / "none")
+    assert "is not a run directory" in complaint("evaluate.py", tmp_path)
+    assert "no checkpoint none.ckpt" in complaint("translate.py", trained_run, "--checkpoint", "none.ckpt")
+    assert "'0' is not a whole number" in complaint("translate.py", trained_run, "--beam", 0, code=2)
+    assert "usage:" in complaint("benchmark.py", "trian", code=2)
+    sentence = complaint("evaluate.py", trained_run, "data.tets=3")
+    assert "Did you mean test?" in sentence
+    assert "validation, test, generation_seed" in sentence
+    # a mode is refused once the model is known
+    assert "argmax, sample, soft" in complaint("translate.py", trained_run, "--mode", "hard")
+
+
+def test_unusable_checkpoints(trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    for name in (".hydra/config.yaml", "tokenizer.json", "status.json"):
+        (tmp_path / name).write_bytes((trained_run / name).read_bytes())
+    (tmp_path / "status.json").write_text('{"state": "interrupted"}')
+    sentence = complaint("translate.py", tmp_path)
+    assert "no checkpoint best.ckpt" in sentence
+    assert "interrupted" in sentence
+
+    (tmp_path / "checkpoints").mkdir()
+    whole = (trained_run / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "checkpoints" / "best.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in complaint("translate.py", tmp_path)
+
+
+def test_benchmark_train(tmp_path: Path) -> None:
+    ended = call(
+        "benchmark.py", "train", "--scores", "general", "--feeding", "no", "--precision", "fp32", "--pairs", 40,
+        "--sentences", 4, "--warmup", 1, "--steps", 1, "--repeats", 2, "--retries", 1, "--first-step-runs", 0,
+        "--json", tmp_path / "speed.json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert b"rnn general" in ended.stdout
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert {"cpu", "cores", "threads"} <= written["machine"].keys()
+    assert {"python", "torch"} <= written["versions"].keys()
+    (row,) = written["rows"]
+    assert (row["model"], row["score"], row["feeding"], row["precision"]) == ("rnn", "general", False, "fp32")
+    assert 0 < row["tokens_per_second_min"] <= row["tokens_per_second"] <= row["tokens_per_second_max"]
+    assert 0 < row["peak_share"] < 1
+    assert 0 < row["nonpadding"] <= 1
+    assert row["seconds_to_first_step"] is None
+    assert isinstance(row["void"], bool)
