@@ -24,7 +24,7 @@ from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
 from attnlab.experiment.view import draw_maps, metrics_table
 from attnlab.files import write_jsonl
-from attnlab.tasks.scoring import Scored, score_modes
+from attnlab.tasks.scoring import named_metrics, score_modes
 from attnlab.tasks.translation import TranslationTask
 
 INTERRUPTED = 130
@@ -109,7 +109,7 @@ def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker,
     if best.is_file():
         load_weights(task, best)
     selected, outcomes = score_modes(task, data, "test", seed=config["seed"], **config["search"])
-    metrics = _flatten(selected, outcomes) | {
+    metrics = named_metrics(outcomes, "test", task.model.modes) | {
         f"val/{name.removeprefix('val/')}": float(value) for name, value in _best_validation(checkpoint).items()
     }
     metrics |= {
@@ -183,15 +183,6 @@ def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
         raise KeyboardInterrupt from exit_
     if trainer.interrupted:
         raise KeyboardInterrupt
-
-
-def _flatten(selected: Scored, outcomes: dict[str, Scored]) -> dict[str, Any]:
-    """Test metrics under their public names: the selecting mode's, and each mode's where there are several."""
-    metrics: dict[str, Any] = {f"test/{name}": value for name, value in selected.metrics.items()}
-    if len(outcomes) > 1:
-        for mode, outcome in outcomes.items():
-            metrics |= {f"test/{mode}/{name}": value for name, value in outcome.metrics.items()}
-    return metrics | {f"signature/{name}": text for name, text in selected.signatures.items()}
 
 
 def _best_validation(checkpoint: ModelCheckpoint) -> dict[str, float]:

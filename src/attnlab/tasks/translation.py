@@ -81,9 +81,16 @@ class TranslationTask(pl.LightningModule):
             return greedy(self.model, source, limits, BOS, EOS)
         return beam(self.model, source, limits, BOS, EOS, width, alpha)
 
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clips by the norm. Lightning's own refuses fused optimizers in mixed precision, lest a GradScaler's scale be
+        clipped too; bf16 has none."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> dict[str, Any]:
-        decayed = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.build(self.hparams["optimizer"])(decayed)
+        optimizer = self.build(self.hparams["optimizer"])(self.parameters())
         factory = self.build(self.hparams["schedule"])
         options = {}
         if "total_steps" in inspect.signature(factory).parameters:
