@@ -84,7 +84,7 @@ def main() -> None:
     results = [
         run(options.table, row, int(seed), options.overrides) for row in rows for seed in options.seeds.split(",")
     ]
-    from attnlab.experiment.machine import machine
+    from benchmarks._machine import describe
 
     from attnlab.files import write_json
 

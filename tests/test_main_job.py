@@ -15,7 +15,8 @@ from wandb.proto import wandb_internal_pb2
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["data.train=300", "data.validation=40", "data.test=30", "trainer.max_epochs=2", "search.beam=2", "maps=2",
-        "trainer.log_every_n_steps=2", "model.embedding=32", "model.encoder_size=24", "model.decoder_size=48"]  # fmt: skip
+        "trainer.log_every_n_steps=2", "model.embedding=32", "model.encoder_size=24",
+        "model.decoder_size=48"]  # fmt: skip
 
 
 def train(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -210,7 +211,7 @@ def test_mistakes_get_a_sentence(arguments: list[str], sentence: str, tmp_path: 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     directory = tmp_path / "r"
     process = train(
-        f"run_dir={directory}", "wandb.mode=disabled", *TINY, "trainer.max_epochs=4", "optimizer.lr=1e30",
+        f"run_dir={directory}", "wandb.mode=disabled", *TINY, "trainer.max_epochs=4", "optimizer.lr=inf",
         "schedule.warmup=0.99", "trainer.gradient_clip_val=null",
     )  # fmt: skip
     assert process.returncode == 1

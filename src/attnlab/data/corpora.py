@@ -51,7 +51,7 @@ class Phrasebook(Corpus):
     def __init__(
         self,
         language: str = "de",
-        train: int = 12_000,
+        train: int = 20_000,
         validation: int = 500,
         test: int = 1_000,
         seed: int = 0,

@@ -201,7 +201,7 @@ class TranslationData(pl.LightningDataModule):
 
 
 def phrasebook(
-    *, language: str = "de", train: int = 12_000, validation: int = 500, test: int = 1_000,
+    *, language: str = "de", train: int = 20_000, validation: int = 500, test: int = 1_000,
     generation_seed: int = 0, **options: Any,
 ) -> TranslationData:  # fmt: skip
     """The embedded corpus (`attnlab.data.phrasebook`) as data; the other options are `TranslationData`'s."""

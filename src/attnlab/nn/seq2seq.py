@@ -1,5 +1,6 @@
 """The recurrent encoder-decoder."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -79,10 +80,16 @@ class RNNSeq2Seq(nn.Module):
         """The test modes in which this model can be read."""
         return self.decoder.modes
 
+    def embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
+        """Embeds tokens and scales by sqrt(E): small rows make good output weights, unit inputs tell words apart from
+        the first step on (Vaswani et al. 2017, section 3.4)."""
+        embedded: Tensor = table(tokens) * math.sqrt(table.embedding_dim)
+        return embedded
+
     def start(self, source: Tensor) -> SearchState:
         """Encodes source ids [B, S] once: the memory that attention reads and the decoder's first state."""
         mask = source != self.padding
-        outputs, finals = self.encoder(self.dropout(self.source_embedding(source)), mask.sum(1))
+        outputs, finals = self.encoder(self.dropout(self.embed(self.source_embedding, source)), mask.sum(1))
         memory = self.decoder.attention.prepare(self.dropout(outputs), mask.unsqueeze(-2))
         return SearchState(memory, self.decoder.start(finals))
 
@@ -101,7 +108,7 @@ class RNNSeq2Seq(nn.Module):
             log-likelihoods [K, B, T] of every token under every candidate, 0 at padding, and the candidates.
         """
         memory, state = self.start(source)
-        features, candidates = self.decoder(self.dropout(self.target_embedding(target_in)), memory, state)
+        features, candidates = self.decoder(self.dropout(self.embed(self.target_embedding, target_in)), memory, state)
         scored = self.readout(self.dropout(features), target_out, target_out != self.padding, smoothing)
         return scored, candidates
 
@@ -112,7 +119,7 @@ class RNNSeq2Seq(nn.Module):
 
     def step(self, tokens: Tensor, state: SearchState) -> tuple[Tensor, Tensor, SearchState]:
         """One step of a search from the last tokens [N]: log p(next) [N, V], weights [N, S], and the new state."""
-        embedded = self.dropout(self.target_embedding(tokens))
+        embedded = self.dropout(self.embed(self.target_embedding, tokens))
         features, candidates, decoder = self.decoder.step(embedded, state.memory, state.decoder)
         log_probs = candidates.mixture(self.readout.log_probs(features).unsqueeze(2)).squeeze(1)
         return log_probs, candidates.weights[:, 0], SearchState(state.memory, decoder)

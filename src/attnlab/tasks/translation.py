@@ -82,7 +82,10 @@ class TranslationTask(pl.LightningModule):
         return beam(self.model, source, limits, BOS, EOS, width, alpha)
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Any = None,
     ) -> None:
         """Clips by the norm. Lightning's own refuses fused optimizers in mixed precision, lest a GradScaler's scale be
         clipped too; bf16 has none."""

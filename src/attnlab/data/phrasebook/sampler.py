@@ -135,10 +135,10 @@ class Sampler:
         """A sentence of one clause or two."""
         tense = self.tense(rng)
         chance = rng.random()
-        if chance < 0.65:
+        if chance < 0.5:
             return Sentence(self.clause(rng, "a", tense, front=True, last=True))
         other = tense if rng.random() < 0.6 else self.tense(rng)
-        opens = chance < 0.78
+        opens = chance < 0.65
         first = self.clause(rng, "a", tense, front=not opens)
         second = self.clause(rng, "b", other, last=True)
         return Sentence(first, pick(rng, self.opens if opens else self.joins), second, opens)
