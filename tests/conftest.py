@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# two workers share the cores; threads of both that wait for each other would stand in each other's way
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -20,8 +23,6 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.encoder_size=32", "model.decoder_size=64", "optimizer.lr=0.01", "trainer.max_epochs=1", "search.beam=2",
         "maps=0", "wandb.mode=disabled", f"run_dir={directory}",
     ]  # fmt: skip
-    ended = subprocess.run(
-        command, cwd=ROOT, env={"OMP_NUM_THREADS": "1", **os.environ}, capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return directory

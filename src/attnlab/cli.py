@@ -19,7 +19,17 @@ def main() -> None:
 
         print(help_text(CONF))
         return
+    sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
     sys.exit(_launch())
+
+
+def _quoted(argument: str) -> str:
+    """Quotes a path, so that Hydra's grammar leaves its `=`, blanks and brackets alone."""
+    key, sign, value = argument.partition("=")
+    if key not in ("run_dir", "data.path") or not sign or value[:1] in ("'", '"', "$", "?"):
+        return argument
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def _launch() -> int:
