@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,9 @@ def run(config: dict[str, Any], overrides: list[str]) -> int:
     directory = Path(config["run_dir"])
     record = RunRecord(directory, config)
     console = Console()
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths may hold brackets
     if record.finished:
-        console.print(f"This run has finished before; its results are in [bold]{directory}[/bold].")
+        say(f"This run has finished before; its results are in {directory}.")
         console.print(metrics_table(record.read_metrics()))
         return 0
     record.begin(overrides)
@@ -69,14 +71,14 @@ def run(config: dict[str, Any], overrides: list[str]) -> int:
         except KeyboardInterrupt as stop:
             record.end("interrupted", stop)
             tracker.exit_code = INTERRUPTED
-            console.print(f"Interrupted. The same command with run_dir={directory} goes on from the last checkpoint.")
+            say(f"Interrupted. The same command with run_dir={directory} goes on from the last checkpoint.")
             return INTERRUPTED
         except BaseException as error:
             record.end("failed", error)
             tracker.exit_code = 1
             raise
     record.end("finished")
-    console.print(f"Results, predictions and attention maps are in [bold]{directory}[/bold].")
+    say(f"Results, predictions and attention maps are in {directory}.")
     return 0
 
 
@@ -99,7 +101,7 @@ def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker,
     progress = TrainingProgress(process_start())
     trainer, checkpoint = make_trainer(config, directory, tracker, [progress, FiniteLoss()])
     if resume is not None:
-        console.print(f"Going on from {resume}.")
+        console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
     begun = time.perf_counter()
     with _interruptible(trainer):
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
