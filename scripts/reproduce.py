@@ -57,6 +57,8 @@ def markdown(table: str, results: list[dict]) -> str:
     ]
     for row in TABLES[table]["rows"]:
         runs = [result["metrics"] for result in results if result["row"] == row]
+        if not runs:
+            continue
         cells = [_cell([m.get(f"test/{name}") for m in runs], _FORMS.get(name, "{:.1f}")) for name in names]
         cells.append(_cell([m["train/seconds"] for m in runs], "{:.0f}"))
         lines.append(f"| `{row}` | " + " | ".join(cells) + " |")
