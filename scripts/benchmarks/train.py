@@ -169,7 +169,7 @@ def _speed(config: dict[str, Any], data: "TranslationData", options: argparse.Na
     flops = _flops_per_token(task, islice(data.train_dataloader(), _COUNTED))
     clock = _clock(options)
     trainer = pl.Trainer(
-        **config["trainer"] | {"accelerator": "cpu", "devices": 1, "max_epochs": -1, "gradient_clip_val": None},
+        **config["trainer"] | {"accelerator": "cpu", "devices": 1, "max_epochs": -1},
         max_steps=options.warmup + options.steps * (options.repeats + options.retries),
         callbacks=[FiniteLoss(), clock], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
@@ -198,7 +198,6 @@ def _clock(options: argparse.Namespace) -> Any:
     import time
 
     import pytorch_lightning as pl
-    import torch
 
     from attnlab.data.tokenizers import PAD
 
@@ -207,12 +206,6 @@ def _clock(options: argparse.Namespace) -> Any:
             self.windows: list[Window] = []
             self.real = self.cells = 0  # of both sides, padding left out and included
             self._step = self._tokens = 0
-
-        def on_before_optimizer_step(
-            self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
-        ) -> None:
-            # Lightning itself refuses to clip for a fused optimizer in mixed precision, though bf16 scales no gradients
-            torch.nn.utils.clip_grad_norm_(pl_module.parameters(), _CLIP)
 
         def on_train_batch_end(
             self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: "Batch", batch_idx: int

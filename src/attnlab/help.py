@@ -64,14 +64,19 @@ def explain(error: Exception) -> str:
         valid = [str(name) for name in parent or () if not str(name).startswith("_")]
         if "/" in key:
             return f"There is no config group {key!r}; `python train.py --help` lists the groups."
-        prefix, _, name = key.rpartition(".")
-        place = f"{prefix} has" if prefix else "A run has"
-        return f"There is no key {key!r}. {_suggestion(name, valid)}{place} {_list(valid) or 'no keys'}."
+        return unknown_key(key, valid)
     if "Missing mandatory value" in text and key:
         return f"{key} must be given: add {key}=VALUE to the command."
     if "override" in type(error).__name__.lower():
         return f"An argument is not of the form key=value: {text.splitlines()[0]}."
     return text.split("\nConfig search path")[0].strip()
+
+
+def unknown_key(key: str, valid: list[str]) -> str:
+    """A sentence for a key, with its whole path, that is not among the valid names of its parent."""
+    prefix, _, name = key.rpartition(".")
+    place = f"{prefix} has" if prefix else "A run has"
+    return f"There is no key {key!r}. {_suggestion(name, valid)}{place} {_list(valid) or 'no keys'}."
 
 
 def _suggestion(name: str, valid: Iterable[str]) -> str:

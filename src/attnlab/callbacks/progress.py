@@ -30,8 +30,7 @@ class TrainingProgress(ProgressBar):
         self.console = Console()
         self._bar: Progress | None = None
         self._enabled = True
-        self._mark = self._window_start = 0.0
-        self._window: list[tuple[float, int]] = []
+        self._mark = 0.0
         self._loss = float("nan")
 
     def disable(self) -> None:

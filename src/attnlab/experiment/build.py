@@ -3,7 +3,6 @@
 Also where a script composes a config without being a Hydra application itself.
 """
 
-import difflib
 import importlib
 import pickle
 import zipfile
@@ -164,6 +163,8 @@ def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> 
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
+    from attnlab.help import unknown_key
+
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
@@ -183,12 +184,9 @@ def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> 
             raise UserError(f"{part.input_line} is refused: a trained run can only be used with its own tokenizers.")
         parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
         valid = [str(name) for name in parent or () if not str(name).startswith("_") and name != "tokenizer"]
-        name = key.rpartition(".")[2]
-        if name not in valid:
-            close = "".join(f"Did you mean {match}? " for match in difflib.get_close_matches(name, valid, 1))
+        if key.rpartition(".")[2] not in valid:
             hint = "" if groups else " For a corpus of another kind add, for instance, data=parallel."
-            where = f"data.{key}".rpartition(".")[0]
-            raise UserError(f"There is no key 'data.{key}'. {close}{where} has {', '.join(valid) or 'no keys'}.{hint}")
+            raise UserError(unknown_key(f"data.{key}", valid) + hint)
         OmegaConf.update(config, key, part.value(), merge=True, force_add=True)
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"data.{missing[0]} must be given: add data.{missing[0]}=VALUE to the command.")

@@ -111,9 +111,7 @@ def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker,
     if best.is_file():
         load_weights(task, best)
     selected, outcomes = score_modes(task, data, "test", seed=config["seed"], **config["search"])
-    metrics = named_metrics(outcomes, "test", task.model.modes) | {
-        f"val/{name.removeprefix('val/')}": float(value) for name, value in _best_validation(checkpoint).items()
-    }
+    metrics = named_metrics(outcomes, "test", task.model.modes) | _best_validation(checkpoint)
     metrics |= {
         "params": task.model.parameter_count(),
         "train/seconds": seconds,
