@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1", help="separated by commas (default: 1)")
     parser.add_argument("--json", type=Path, help="the results file (default: docs/results/TABLE.json)")
     parser.add_argument("overrides", nargs="*", help="more key=value for every run, such as data.path=FOLDER")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     rows = options.rows.split(",") if options.rows else list(TABLES[options.table]["rows"])
     if unknown := sorted(set(rows) - set(TABLES[options.table]["rows"])):
         parser.error(f"there is no row {', '.join(unknown)}; the rows are {', '.join(TABLES[options.table]['rows'])}")

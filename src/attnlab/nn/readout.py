@@ -9,10 +9,12 @@ from torch.autograd.function import once_differentiable
 
 
 class TokenLogLikelihood(torch.autograd.Function):
-    """log p(target) under a linear readout, without materialising the log-softmax.
+    """log p(target) under a linear readout, with one pass over [N, V] between its matrix products: the softmax.
 
-    Equal to `naive_log_likelihood`, gradients included. The logits are worked on in place: of [N, V] only one array
-    lives, none at all between forward and backward where `recompute` is set.
+    Equal to `naive_log_likelihood`, gradients included. With probabilities P, upstream gradient g and smoothing s,
+    d / d logits = g ((1 - s) onehot + s / V - P). Only the part with P is as wide as the vocabulary, and there g scales
+    the narrow side of the products; the other two parts are sums over tokens. Where `recompute` is set, P is made anew
+    in the backward pass instead of being kept.
     """
 
     @staticmethod
@@ -21,28 +23,36 @@ class TokenLogLikelihood(torch.autograd.Function):
     ) -> Tensor:
         logits = F.linear(features, weight, bias)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        gold = logits.gather(1, targets.unsqueeze(1)).squeeze(1).to(wide)
+        probabilities = logits.softmax(1)
+        # log Z from the largest entry, whose probability cannot underflow
+        normalizer = logits.amax(1, keepdim=True).to(wide) - probabilities.amax(1, keepdim=True).to(wide).log()
+        gold = logits.gather(1, targets.unsqueeze(1)).to(wide)
         if smoothing:
-            gold = (1 - smoothing) * gold + smoothing * logits.mean(1, dtype=wide)
-        peak = logits.amax(1, keepdim=True)
-        exponentials = logits.sub_(peak).exp_()
-        total = exponentials.sum(1, keepdim=True, dtype=wide)
-        ctx.smoothing, ctx.recompute = smoothing, recompute
-        ctx.save_for_backward(features, weight, bias, targets, total, peak if recompute else exponentials)
-        return gold - peak.squeeze(1).to(wide) - total.squeeze(1).log()
+            mean = features.to(wide) @ weight.mean(0, dtype=wide) + bias.mean(dtype=wide)
+            gold = (1 - smoothing) * gold + smoothing * mean.unsqueeze(1)
+        ctx.smoothing = smoothing
+        ctx.save_for_backward(features, weight, bias, targets, None if recompute else probabilities)
+        return (gold - normalizer).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, bias, targets, total, saved = ctx.saved_tensors
-        grad = grad.unsqueeze(1)
-        exponentials = F.linear(features, weight, bias).sub_(saved).exp_() if ctx.recompute else saved
-        # d log p(y) / d logits = (1 - s) [v = y] + s / V - softmax; the array of exponentials becomes the gradient
-        slope = exponentials.mul_((-grad / total).to(weight.dtype))
+        features, weight, bias, targets, saved = ctx.saved_tensors
+        probabilities = F.linear(features, weight, bias).softmax(1) if saved is None else saved
+        scale = grad.to(weight.dtype).unsqueeze(1)  # [N, 1]
+        scaled = scale * features
+        to_features = probabilities.mm(weight).mul_(-scale)
+        to_weight = probabilities.t().mm(-scaled)
+        to_bias = probabilities.t().mv(-scale.squeeze(1))
+        share = 1 - ctx.smoothing
+        to_features.addcmul_(weight[targets], scale, value=share)
+        to_weight.index_add_(0, targets, scaled, alpha=share)
+        to_bias.index_add_(0, targets, scale.squeeze(1), alpha=share)
         if ctx.smoothing:
-            slope.add_((grad * (ctx.smoothing / slope.shape[1])).to(weight.dtype))
-        slope.scatter_add_(1, targets.unsqueeze(1), (grad * (1 - ctx.smoothing)).to(weight.dtype))
-        return slope @ weight, slope.t() @ features, slope.sum(0), None, None, None
+            to_features.addcmul_(weight.mean(0), scale, value=ctx.smoothing)
+            to_weight.add_(scaled.sum(0), alpha=ctx.smoothing / len(bias))
+            to_bias.add_(scale.sum(), alpha=ctx.smoothing / len(bias))
+        return to_features, to_weight, to_bias, None, None, None
 
 
 def naive_log_likelihood(
