@@ -153,6 +153,8 @@ def test_hard_attention_is_reported_in_every_test_mode(tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
     for mode in ("argmax", "sample", "soft", "exact"):
         assert f"test/{mode}/bleu" in metrics
+    assert metrics["test/sample/loss_sd"] > 0
+    assert "test/argmax/loss_sd" not in metrics
     assert metrics["test_mode"] == "argmax"
     assert metrics["test/bleu"] == metrics["test/argmax/bleu"]
 
@@ -197,6 +199,10 @@ def test_options_combine(arguments: list[str], tmp_path: Path) -> None:
         (["model.cell=rnn"], "lstm and gru"),
         (["trainer.precision=7"], "trainer refuses"),
         (["attention.score._target_=os.system"], "is refused"),
+        (["data.test=abc"], "data.test=abc must be a whole number, such as 1000"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast must be a number"),
+        (["data.tokenizer=bpe"], "data.tokenizer=bpe must be a group of keys"),
+        (["attention=variational", "model.decoder.input_feeding=true"], "bounds the likelihood token by token"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

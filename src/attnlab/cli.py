@@ -39,6 +39,7 @@ def _launch() -> int:
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from attnlab.data.prepare import prefetch
     from attnlab.help import explain
 
     codes: list[int] = []
@@ -49,7 +50,10 @@ def _launch() -> int:
 
         try:
             resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            codes.append(_run(resolved, list(HydraConfig.get().overrides.task)))
+            overrides = list(HydraConfig.get().overrides.task)
+            if not Path(resolved["run_dir"], "status.json").exists():
+                prefetch(resolved["data"])  # meanwhile this process imports torch
+            codes.append(_run(resolved, overrides))
         except OmegaConfBaseException as error:
             _complain(explain(error))
             codes.append(2)
@@ -67,8 +71,10 @@ def _launch() -> int:
 
 
 def _run(config: Any, overrides: list[str]) -> int:
+    from attnlab.experiment.build import check_types
     from attnlab.experiment.run import run
 
+    check_types(CONF, overrides, config)
     return run(config, overrides)
 
 

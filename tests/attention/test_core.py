@@ -34,7 +34,7 @@ def test_training_selects_with_the_estimator_and_evaluation_with_its_test_mode()
     hard = attention(HARD)
     memory = hard.prepare(values)
     assert hard(query, memory).contexts.shape[0] == 3
-    assert hard(query, memory, samples=1).contexts.shape[0] == 1
+    assert hard(query, memory, follow=True).contexts.shape[0] == 1
     hard.eval()
     assert torch.equal(hard(query, memory).positions[0], hard.weights(query, memory).argmax(-1))
     assert attention(ExactMarginal).eval()(query, memory).contexts.shape[0] == 5

@@ -15,8 +15,25 @@ import pytest
 import torch
 from torch import nn
 
-from attnlab.attention import ExactMarginal, Expectation, Reinforce, Softmax
-from attnlab.attention.baselines import Baseline, LeaveOneOut, MovingAverage, NoBaseline
+from attnlab.attention import (
+    ExactMarginal,
+    Expectation,
+    GumbelSoftmax,
+    ImportanceWeighted,
+    Reinforce,
+    SampledVariational,
+    Softmax,
+    Variational,
+)
+from attnlab.attention.baselines import (
+    Baseline,
+    Learned,
+    LeaveOneOut,
+    MovingAverage,
+    NoBaseline,
+    SelfCritic,
+    SoftContext,
+)
 from attnlab.attention.estimators import entropy, token_mean
 from attnlab.attention.selection import Candidates, gather
 
@@ -39,36 +56,48 @@ def problem(copies=1, seed=0):
     }
 
 
-def run(parameters, draw, fed):
+def run(parameters, draw, fed, reads=None):
     """The process: log p(y_t | choices) [K, N, T] and the candidates, with the choices that `draw` makes.
 
     Not fed, a choice reaches its own step only; fed, its value enters a recurrent state that queries and scores every
-    later step. `draw(weights, steps)` returns positions [K, N, len(steps)] for weights [(K,) N, len(steps), S].
+    later step. `draw(weights, steps)` returns positions [K, N, len(steps)] for weights [(K,) N, len(steps), S], or None
+    for the expected context. With `reads`, a last candidate follows that mode, as a baseline may ask for.
     """
+    if reads is not None:
+        scored, drawn = run(parameters, draw, fed)
+        read = {"argmax": lambda weights, steps: weights.argmax(-1).view(1, -1, len(steps)), "soft": lambda *_: None}
+        other, beside = run(parameters, read[reads], fed)
+        weights = torch.cat([drawn.weights, beside.weights]) if fed else drawn.weights
+        queries = torch.cat([drawn.queries, beside.queries]) if fed else drawn.queries
+        return torch.cat([scored, other]), drawn._replace(weights=weights, queries=queries, positions=None)
     normalizer = Softmax()
     query, keys, values = parameters["query"], parameters["keys"], parameters["values"]
     if not fed:
         weights = normalizer(query @ keys.transpose(-1, -2), SOURCE_MASK)
         positions = draw(weights, list(range(T)))
-        contexts = gather(values, positions)
+        contexts = (weights @ values).unsqueeze(0) if positions is None else gather(values, positions)
         logits = (contexts + query).tanh() @ parameters["output"]
-        log_probs = weights.expand(*positions.shape, S).gather(-1, positions.unsqueeze(-1)).squeeze(-1).log()
+        queries = query
     else:
         state, steps = torch.zeros_like(query[:, :1]).unsqueeze(0), []  # [1, N, 1, D]
         for t in range(T):
-            step_weights = normalizer((state + query[:, t : t + 1]) @ keys.transpose(-1, -2), SOURCE_MASK)
+            asked = state + query[:, t : t + 1]
+            step_weights = normalizer(asked @ keys.transpose(-1, -2), SOURCE_MASK)
             chosen = draw(step_weights, [t])
-            step_weights = step_weights.expand(*chosen.shape, S)
-            state = (state @ parameters["recur"] + gather(values, chosen)).tanh()
-            steps.append((step_weights, chosen, state))
-        weights, positions, states = (
-            torch.cat([step[part] for step in steps], 2) for part in range(3)
-        )  # [K, N, T, ...]
+            context = step_weights @ values if chosen is None else gather(values, chosen)
+            asked, step_weights = (x.expand(*context.shape[:2], *x.shape[2:]) for x in (asked, step_weights))
+            state = (state @ parameters["recur"] + context).tanh()
+            steps.append((step_weights, chosen, state, asked))
+        weights, states, queries = (torch.cat([step[part] for step in steps], 2) for part in (0, 2, 3))
+        positions = None if steps[0][1] is None else torch.cat([step[1] for step in steps], 2)
         logits = (states + query) @ parameters["output"]
-        log_probs = weights.gather(-1, positions.unsqueeze(-1)).squeeze(-1).log()
-    scored = logits.log_softmax(-1).gather(-1, TARGETS.view(-1, 1).expand(*positions.shape, 1)).squeeze(-1)
+    targets = TARGETS.view(-1, 1).expand(*logits.shape[:-1], 1)
+    scored = logits.log_softmax(-1).gather(-1, targets).squeeze(-1)
+    if positions is None:
+        return scored, Candidates(torch.empty(0), torch.zeros_like(scored), weights, queries=queries)
+    log_probs = weights.expand(*positions.shape, S).gather(-1, positions.unsqueeze(-1)).squeeze(-1).log()
     log_weights = torch.full_like(log_probs, -math.log(len(positions))).detach()
-    return scored, Candidates(torch.empty(0), log_weights, weights, positions, log_probs)
+    return scored, Candidates(torch.empty(0), log_weights, weights, positions, log_probs, queries=queries)
 
 
 def forced(positions):
@@ -117,10 +146,10 @@ def expected_gradient(make, samples, fed, told_fed=None):
     """The estimator's gradient, averaged over every joint outcome of its draws under their probabilities."""
     total, mass = None, 0.0
     for outcome in product(paths(), repeat=samples):
-        parameters = problem()
-        scored, candidates = run(parameters, forced(outcome), fed)
+        parameters, estimator = problem(), make()
+        scored, candidates = run(parameters, forced(outcome), fed, estimator.baseline.reads)
         share = probability(candidates).item()
-        loss = make().objective(scored, candidates, MASK, fed if told_fed is None else told_fed).loss
+        loss = estimator.objective(scored, candidates, MASK, fed if told_fed is None else told_fed).loss
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         gradients = [None if g is None else share * g for g in gradients]
         total = gradients if total is None else [_add(a, b) for a, b in zip(total, gradients, strict=True)]
@@ -142,13 +171,19 @@ def assert_unbiased(make, samples, fed, **options):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def warmed(cls=MovingAverage):
+def warmed(cls=MovingAverage, query_size=0):
     """A moving average that has seen two batches, so that it subtracts something."""
     baseline = cls(0.7)
     with torch.no_grad():
         baseline(torch.tensor([[[-2.0, -1.0, 0.0]]], dtype=torch.float64), MASK)
         baseline(torch.tensor([[[-3.0, -0.5, 0.0]]], dtype=torch.float64), MASK)
     return baseline
+
+
+def learned(query_size):
+    """A value head that predicts something."""
+    torch.manual_seed(4)
+    return Learned(size=4, query_size=query_size).double()
 
 
 UNBIASED = [
@@ -158,13 +193,19 @@ UNBIASED = [
     pytest.param(warmed, 1, id="moving average, one sample"),
     pytest.param(warmed, 2, id="moving average, two samples"),
     pytest.param(LeaveOneOut, 2, id="leave-one-out, two samples"),
+    pytest.param(SelfCritic, 1, id="self-critic, one sample"),
+    pytest.param(SelfCritic, 2, id="self-critic, two samples"),
+    pytest.param(SoftContext, 1, id="soft context, one sample"),
+    pytest.param(SoftContext, 2, id="soft context, two samples"),
+    pytest.param(learned, 1, id="learned, one sample"),
+    pytest.param(learned, 2, id="learned, two samples"),
 ]
 
 
 @pytest.mark.parametrize("fed", [False, True], ids=["not fed", "fed"])
 @pytest.mark.parametrize(("baseline", "samples"), UNBIASED)
 def test_reinforce_is_unbiased_exactly_for_every_parameter(baseline, samples, fed):
-    assert_unbiased(partial(Reinforce, baseline, samples), samples, fed)
+    assert_unbiased(partial(Reinforce, baseline, samples, query_size=D), samples, fed)
 
 
 class Mistaken(Reinforce):
@@ -223,14 +264,14 @@ class SummedSamples(Mistaken):
 class OwnMean(Baseline):
     """A mean reward that includes the draw it is subtracted from."""
 
-    def forward(self, rewards, mask):
+    def forward(self, rewards, mask, compared=None, queries=None):
         return rewards.mean(0, keepdim=True)
 
 
 class AverageWithCurrentBatch(MovingAverage):
     """A moving average that has already seen the rewards it is subtracted from."""
 
-    def forward(self, rewards, mask):
+    def forward(self, rewards, mask, compared=None, queries=None):
         super().forward(rewards, mask)
         self.eval()
         return super().forward(rewards, mask)
@@ -273,17 +314,19 @@ def test_the_entropy_bonus_adds_the_gradient_of_the_entropy():
 
 def sampled_gradients(make, samples, fed, rows, seed=3, offset=0.0):
     """The gradients [rows, ...] of independent rows of one batch, each by its own draws."""
-    parameters = problem(rows)
-    scored, candidates = run(parameters, sampling(samples, seed), fed)
+    parameters, estimator = problem(rows), make()
+    scored, candidates = run(parameters, sampling(samples, seed), fed, estimator.baseline.reads)
     mask = MASK.expand(rows, T)
-    loss = make().objective(scored + offset, candidates, mask, fed).loss
+    loss = estimator.objective(scored + offset, candidates, mask, fed).loss
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     # the objective is a mean over the tokens of all rows; a row alone would be divided by its own tokens only
     return [None if gradient is None else gradient * rows for gradient in gradients]
 
 
 @pytest.mark.parametrize("fed", [False, True], ids=["not fed", "fed"])
-@pytest.mark.parametrize(("baseline", "samples"), [(NoBaseline, 1), (warmed, 3), (LeaveOneOut, 4)])
+@pytest.mark.parametrize(
+    ("baseline", "samples"), [(NoBaseline, 1), (warmed, 3), (LeaveOneOut, 4), (SelfCritic, 2), (SoftContext, 2)]
+)
 def test_the_mean_of_many_sampled_gradients_is_the_exact_one_within_its_standard_error(baseline, samples, fed):
     rows = 20_000
     found = sampled_gradients(partial(Reinforce, baseline, samples), samples, fed, rows)
@@ -339,15 +382,23 @@ def test_too_few_samples_for_the_baseline_are_refused_with_a_sentence():
         Reinforce(LeaveOneOut, samples=1)
 
 
-@pytest.mark.parametrize("make", [Expectation, ExactMarginal, partial(Reinforce, LeaveOneOut, 4)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Expectation, ExactMarginal, partial(ExactMarginal, top=2), partial(Reinforce, LeaveOneOut, 4),
+        partial(Reinforce, SoftContext, 2), GumbelSoftmax, Variational, ImportanceWeighted,
+        partial(SampledVariational, LeaveOneOut, 2),
+    ],
+)  # fmt: skip
 def test_padded_target_positions_change_neither_loss_nor_gradient(make):
     def loss_and_gradient(pad):
         torch.manual_seed(0)
         weights = torch.rand(2, 3, S, dtype=torch.float64).softmax(-1).requires_grad_()
         values = torch.rand(2, S, D, dtype=torch.float64)
         estimator, mask = make(), torch.tensor([[True, True, False], [True, False, False]])
-        candidates = estimator.select(weights, values)
-        scored = -candidates.contexts.square().sum(-1).masked_fill(~mask, pad)
+        posterior = torch.rand(2, 3, S, dtype=torch.float64).softmax(-1)
+        candidates = estimator.select(weights, values, posterior)
+        scored = -candidates.contexts.square().sum(-1).expand(len(candidates.contexts), 2, 3).masked_fill(~mask, pad)
         objective = estimator.objective(scored, candidates, mask)
         return objective, torch.autograd.grad(objective.loss, weights)[0]
 
@@ -414,3 +465,219 @@ def test_estimators_are_modules_so_a_baseline_s_state_is_saved():
     assert isinstance(estimator, nn.Module)
     assert other.baseline.updates.item() == 2
     assert other.baseline.average == estimator.baseline.average
+
+
+def test_the_entropy_bonus_falls_linearly_over_the_training():
+    estimator = Reinforce(LeaveOneOut, samples=2, entropy_bonus=0.4, final_entropy_bonus=0.1)
+    for progress, expected in ((0, 0.4), (0.5, 0.25), (1, 0.1)):
+        estimator.anneal(progress)
+        assert estimator.entropy_bonus == pytest.approx(expected)
+    constant = Reinforce(LeaveOneOut, samples=2, entropy_bonus=0.4)
+    constant.anneal(1.0)
+    assert constant.entropy_bonus == 0.4
+
+
+def test_semi_sampling_reads_the_expected_context_and_then_has_its_gradient():
+    parameters = problem()
+    weights = Softmax()(parameters["query"] @ parameters["keys"].transpose(-1, -2), SOURCE_MASK)
+    estimator = Reinforce(NoBaseline, samples=2, semi_sampling=1.0)
+    candidates = estimator.select(weights, parameters["values"])
+    assert (candidates.log_probs == 0).all()
+    gradients = []
+    for made, record in ((estimator, candidates), (Expectation(), Expectation().select(weights, parameters["values"]))):
+        loss = made.objective(-record.contexts.square().sum(-1), record, MASK).loss
+        gradients.append(torch.autograd.grad(loss, parameters["query"], retain_graph=True)[0])
+    torch.testing.assert_close(*gradients)
+    torch.manual_seed(0)
+    half = Reinforce(NoBaseline, samples=2, semi_sampling=0.5).select(weights.expand(500, T, S), parameters["values"])
+    soft = (half.log_probs == 0).all(0)
+    assert 0.45 < soft.double().mean() < 0.55
+    expected = (weights @ parameters["values"]).expand(500, T, D)
+    torch.testing.assert_close(half.contexts[0][soft], expected[soft])
+    at = gather(parameters["values"].expand(500, S, D), half.positions)
+    assert torch.equal(half.contexts[:, ~soft], at[:, ~soft])
+    with pytest.raises(ValueError, match=r"probability, found 1\.5"):
+        Reinforce(NoBaseline, samples=1, semi_sampling=1.5)
+
+
+def test_a_learned_baseline_is_fitted_to_the_rewards_and_to_nothing_else():
+    torch.manual_seed(0)
+    estimator = Reinforce(Learned, samples=2, query_size=D).double()
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=0.02)
+    parameters = problem(100)
+    for step in range(300):
+        scored, candidates = run(parameters, sampling(2, step), fed=False)
+        loss = estimator.objective(scored, candidates, MASK.expand(100, T)).loss
+        optimizer.zero_grad()
+        loss.backward(inputs=list(estimator.parameters()))
+        optimizer.step()
+    weights = candidates.weights[0, :REAL].detach()
+    every = run(problem(), forced([[z] * REAL for z in range(S)]), fed=False)[0][:, 0, :REAL].detach()
+    mean = (weights.t() * every).sum(0)  # E[r_t]
+    found = estimator.baseline(torch.zeros(2, 1, T).double(), MASK, None, parameters["query"])[0, :REAL]
+    torch.testing.assert_close(found.detach(), mean, atol=0.2, rtol=0)
+
+
+def test_a_relaxed_gumbel_draw_approaches_the_sampled_bound_as_the_temperature_falls():
+    torch.manual_seed(0)
+    weights, values = torch.tensor([[0.5, 0.2, 0.3]]).double(), torch.randn(3, 2).double()
+    cold = GumbelSoftmax(temperature=1e-3, straight_through=False, samples=20_000).select(weights, values)
+    shares = torch.stack([(cold.contexts - value).abs().amax(-1).lt(1e-2).double().mean() for value in values])
+    torch.testing.assert_close(shares, weights[0], atol=0.02, rtol=0)
+    hot = GumbelSoftmax(temperature=1e3, straight_through=False).select(weights, values)
+    torch.testing.assert_close(hot.contexts[0, 0], values.mean(0), atol=0.02, rtol=0)
+
+
+def test_straight_through_reads_one_value_with_the_gradient_of_the_relaxed_draw():
+    weights = torch.tensor([[0.5, 0.2, 0.3]]).double().requires_grad_()
+    values = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
+    gradients = []
+    for straight in (True, False):
+        torch.manual_seed(1)
+        candidates = GumbelSoftmax(straight_through=straight).select(weights, values)
+        gradients += torch.autograd.grad(candidates.contexts.sum(), weights)
+        if straight:
+            assert torch.equal(candidates.contexts[0], values[candidates.positions[0]])
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_gumbel_temperature_falls_geometrically():
+    estimator = GumbelSoftmax(temperature=4.0, final_temperature=1.0)
+    estimator.anneal(0.5)
+    assert estimator.temperature == pytest.approx(2.0)
+    for options in ({"temperature": 0.0}, {"final_temperature": -1.0}, {"samples": 0}):
+        with pytest.raises(ValueError, match=r"must be"):
+            GumbelSoftmax(**options)
+
+
+def test_a_truncated_marginal_is_a_lower_bound_and_whole_where_nothing_is_cut():
+    parameters = problem()
+    weights = Softmax()(parameters["query"] @ parameters["keys"].transpose(-1, -2), SOURCE_MASK)
+
+    def likelihood(top):
+        estimator = ExactMarginal(top)
+        candidates = estimator.select(weights, parameters["values"])
+        logits = (candidates.contexts + parameters["query"]).tanh() @ parameters["output"]
+        scored = logits.log_softmax(-1)[..., torch.arange(T), TARGETS]
+        return -estimator.objective(scored, candidates, MASK).loss
+
+    bounds = [likelihood(top) for top in (1, 2, 3, S, None)]
+    assert bounds[0] < bounds[1] < bounds[2]
+    torch.testing.assert_close(bounds[2], bounds[4], msg="three positions are allowed")
+    torch.testing.assert_close(bounds[3], bounds[4])
+
+
+class Guided:
+    """A tiny problem with a posterior: log-likelihoods of every position, a prior and q, all with parameters."""
+
+    def __init__(self, seed=0):
+        random = torch.Generator().manual_seed(seed)
+        self.leaves = [torch.randn(1, T, S, generator=random, dtype=torch.float64).requires_grad_() for _ in range(3)]
+        prior, posterior, scores = self.leaves
+        self.prior, self.posterior = Softmax()(prior, SOURCE_MASK), Softmax()(posterior, SOURCE_MASK)
+        self.scored = -scores.square().movedim(-1, 0)  # [S, 1, T], log p(y | z)
+
+    def candidates(self, draws):
+        positions = torch.tensor([[*path, 0] for path in draws]).unsqueeze(1)  # [K, 1, T]
+        log_probs = self.posterior.movedim(-1, 0).gather(0, positions).log()
+        record = Candidates(torch.empty(0), torch.zeros_like(log_probs), self.prior, positions, log_probs)
+        return self.scored.gather(0, positions), record._replace(posterior=self.posterior)
+
+    def whole(self):
+        return self.scored, Candidates(torch.empty(0), self.scored, self.prior, posterior=self.posterior)
+
+    def gradient(self, loss):
+        return torch.autograd.grad(loss, self.leaves)
+
+
+def elbo(guided):
+    """sum_z q(z) [log p(z) + log p(y | z) - log q(z)] over real tokens, by listing positions."""
+    total = 0.0
+    for t, z in product(range(REAL), ALLOWED):
+        q = guided.posterior[0, t, z]
+        total = total + q * (guided.prior[0, t, z].log() + guided.scored[z, 0, t] - q.log())
+    return total / REAL
+
+
+def test_the_enumerated_evidence_lower_bound_is_its_definition_with_its_gradient():
+    guided = Guided()
+    objective = Variational().objective(*guided.whole(), MASK)
+    torch.testing.assert_close(-objective.loss, elbo(Guided()))
+    again = Guided()
+    for a, b in zip(guided.gradient(objective.loss), again.gradient(-elbo(again)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_bound_is_tight_where_q_is_the_true_posterior():
+    guided = Guided()
+    joint = guided.prior.movedim(-1, 0).log() + guided.scored
+    scored, candidates = guided.whole()
+    marginal = token_mean(joint.logsumexp(0), MASK)
+    assert -Variational().objective(scored, candidates, MASK).loss < marginal
+    tight = candidates._replace(posterior=joint.softmax(0).movedim(0, -1))
+    torch.testing.assert_close(-Variational().objective(scored, tight, MASK).loss, marginal)
+
+
+def outcomes(samples):
+    return product(paths(), repeat=samples)
+
+
+def share(candidates):
+    return candidates.log_probs[..., :REAL].sum().exp()
+
+
+def assert_gradient_of(bound, make, samples):
+    """That the estimator's gradient, averaged over every joint outcome of its draws from q, is that of `bound()`."""
+    guided = Guided()
+    expected = guided.gradient(-bound(guided))
+    found = [torch.zeros_like(leaf) for leaf in guided.leaves]
+    for draws in outcomes(samples):
+        guided = Guided()
+        scored, candidates = guided.candidates(draws)
+        loss = share(candidates).detach() * make().objective(scored, candidates, MASK).loss
+        for total, gradient in zip(found, guided.gradient(loss), strict=True):
+            total += gradient
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("baseline", "samples"), [(NoBaseline, 1), (LeaveOneOut, 2), (warmed, 2)])
+def test_the_sampled_evidence_lower_bound_has_the_enumerated_gradient_exactly(baseline, samples):
+    assert_gradient_of(elbo, partial(SampledVariational, baseline, samples), samples)
+
+
+def importance_bound(samples):
+    def bound(guided):
+        """E over draws of log 1/K sum_k p(z_k) p(y | z_k) / q(z_k), by listing them."""
+        total = 0.0
+        for draws in outcomes(samples):
+            scored, candidates = guided.candidates(draws)
+            prior = guided.prior.movedim(-1, 0).gather(0, candidates.positions).log()
+            ratios = scored + prior - candidates.log_probs
+            total = total + share(candidates) * token_mean(ratios.logsumexp(0) - math.log(samples), MASK)
+        return total
+
+    return bound
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_the_importance_weighted_bound_has_its_own_gradient_exactly(samples):
+    assert_gradient_of(importance_bound(samples), partial(ImportanceWeighted, samples), samples)
+
+
+def test_more_importance_samples_tighten_the_bound():
+    guided = Guided()
+    marginal = token_mean((guided.prior.movedim(-1, 0).log() + guided.scored).logsumexp(0), MASK)
+    two, three = (importance_bound(samples)(guided) for samples in (2, 3))
+    assert elbo(guided) < two < three < marginal
+
+
+@pytest.mark.parametrize("make", [Variational, ImportanceWeighted, partial(SampledVariational, LeaveOneOut, 2)])
+def test_without_an_inference_network_a_sentence_says_what_to_choose(make):
+    with pytest.raises(ValueError, match=r"inference network .+ choose attention/estimator=exact"):
+        make().select(torch.ones(1, 1, 2) / 2, torch.zeros(1, 2, 3))
+
+
+def test_an_importance_weighted_bound_of_one_sample_is_refused():
+    with pytest.raises(ValueError, match=r"at least 2 samples, but attention.estimator.samples is 1"):
+        ImportanceWeighted(samples=1)

@@ -1,11 +1,11 @@
-"""A loss that is not a number stops the run."""
+"""What stops a run."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from attnlab.callbacks.guard import FiniteLoss
+from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate
 from attnlab.errors import UserError
 
 
@@ -18,3 +18,11 @@ def test_a_loss_that_is_not_a_number_is_an_error_that_says_where(loss: float) ->
 
 def test_a_number_passes() -> None:
     FiniteLoss().on_train_batch_end(None, None, {"loss": torch.tensor(3.0)}, None, 0)
+
+
+def test_a_learning_rate_that_has_fallen_far_enough_stops_the_run() -> None:
+    for rate, step, stops in ((2e-5, 9, False), (1e-5, 9, True), (5e-6, 9, True), (5e-6, 0, False)):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+        trainer = SimpleNamespace(optimizers=[optimizer], should_stop=False, global_step=step)
+        StopAtLearningRate(1e-5).on_validation_end(trainer, None)
+        assert trainer.should_stop == stops

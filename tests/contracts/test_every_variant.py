@@ -19,7 +19,7 @@ B, H, T, S, D = 2, 3, 4, 5, 6
 
 # Weights that depend on where a key stands, and not on its score alone. That is a property of the mathematics
 # which cannot be read off a class, so it is stated here, and tested in both directions.
-POSITIONAL = {"last"}
+POSITIONAL = {"last", "local_m", "local_p"}
 
 
 def compose(path, choices=()):
@@ -72,6 +72,16 @@ def tensors(*leading, seed=1):
     return query, values, mask
 
 
+def attend(module, query, memory):
+    """The candidates, with a posterior for estimators that are guided by one."""
+    posterior = None
+    if module.estimator.guided:
+        random = torch.Generator().manual_seed(3)
+        scores = torch.randn(*query.shape[:-1], S, generator=random, dtype=query.dtype)
+        posterior = scores.masked_fill(~memory.mask, float("-inf")).softmax(-1)
+    return module(query, memory, posterior=posterior)
+
+
 def heeds_scores(module):
     """Whether the weights depend on the scores at all; a control without attention has no gradient to test."""
     query, values, mask = tensors(B)
@@ -97,19 +107,22 @@ def test_weights_are_distributions_over_the_allowed_positions(score, normalizer)
 @every_normalizer
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_weights_of_low_precision_scores_sum_to_1_in_single_precision(normalizer, dtype):
-    weights = build(normalizer)()(torch.randn(3, 300, generator=torch.Generator().manual_seed(0)).to(dtype) * 4)
+    module = build(normalizer)(query_size=D)
+    scores = torch.randn(3, 300, generator=torch.Generator().manual_seed(0)).to(dtype) * 4
+    weights = module(scores, None, torch.zeros(3, D))
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights.sum(-1), torch.ones(3), atol=1e-6, rtol=0)
 
 
 @every_normalizer
 def test_extreme_scores_and_single_positions_give_finite_weights(normalizer):
-    module = build(normalizer)()
+    module = build(normalizer)(query_size=D)
+    query = torch.zeros(1, D)
     for scores in (torch.tensor([[1e30, -1e30, 0.0]]), torch.full((1, 3), -1e30), torch.zeros(1, 1)):
-        weights = module(scores)
+        weights = module(scores, None, query)
         assert weights.isfinite().all()
         torch.testing.assert_close(weights.sum(-1), torch.ones(1))
-    only = module(torch.tensor([[5.0, -80.0, 3.0]]), torch.tensor([[False, True, False]]))
+    only = module(torch.tensor([[5.0, -80.0, 3.0]]), torch.tensor([[False, True, False]]), query)
     assert only.tolist() == [[0.0, 1.0, 0.0]]
 
 
@@ -154,7 +167,7 @@ def test_queries_do_not_see_each_other(score, normalizer):
     module = attention(score, normalizer)
     query, values, mask = tensors(B)
     memory = module.prepare(values, mask)
-    stepwise = torch.cat([module.weights(query[:, t : t + 1], memory) for t in range(T)], -2)
+    stepwise = torch.cat([module.weights(query[:, t : t + 1], memory, start=t) for t in range(T)], -2)
     torch.testing.assert_close(stepwise, module.weights(query, memory))
 
 
@@ -174,7 +187,8 @@ def test_a_memory_that_was_prepared_once_serves_every_query_and_its_rows_can_be_
 @every_score
 @pytest.mark.parametrize(("normalizer", "positional"), NORMALIZERS)
 def test_permuting_the_keys_permutes_the_weights_unless_positions_matter(score, normalizer, positional):
-    module = attention(score, normalizer)
+    narrow = {"window": 1} if "window" in normalizer else {}  # one that leaves positions out
+    module = attention(score, normalizer | narrow)
     query, values, mask = tensors(B)
     order = torch.tensor([4, 2, 0, 1, 3])
     weights = module.weights(query, module.prepare(values, mask))
@@ -249,7 +263,8 @@ def test_candidates_are_a_mixture_of_contexts_at_allowed_positions(score, normal
 
     def check(candidates):
         count = candidates.contexts.shape[0]
-        assert candidates.contexts.shape == (count, *leading, T, D)
+        assert candidates.contexts.shape in ((count, *leading, T, D), (count, *leading, 1, D))
+        contexts = candidates.contexts.expand(count, *leading, T, D)
         assert candidates.log_weights.shape == (count, *leading, T)
         assert candidates.weights.shape == (*leading, T, S)
         total = candidates.log_weights.logsumexp(0)
@@ -260,16 +275,17 @@ def test_candidates_are_a_mixture_of_contexts_at_allowed_positions(score, normal
             allowed = allowed.gather(-1, candidates.positions.unsqueeze(-1)).squeeze(-1)
             assert (candidates.log_weights[~allowed] == float("-inf")).all(), "mass on a masked position"
             for index in candidates.positions.flatten().unique():
-                read = candidates.contexts[candidates.positions == index]
+                read = contexts[candidates.positions == index]
                 at = values[..., index, :].unsqueeze(-2).expand(count, *leading, T, D)
                 assert torch.equal(read, at[candidates.positions == index])
         if candidates.log_probs is not None:
-            assert candidates.log_probs.shape == (count, *leading, T)
+            assert candidates.log_probs.shape[1:] == (*leading, T)
+            assert (candidates.log_weights[len(candidates.log_probs) :] == float("-inf")).all(), "not drawn, no weight"
             assert candidates.log_probs.isfinite().all()
         mixed = candidates.mixture(torch.zeros(count, *leading, T, 7, dtype=torch.float64))
         torch.testing.assert_close(mixed, torch.zeros(*leading, T, 7, dtype=torch.float64))
 
-    check(module.train()(query, memory))
+    check(attend(module.train(), query, memory))
     module.eval()
     assert module.estimator.mode in module.estimator.modes
     check(module(query, memory))
@@ -289,9 +305,9 @@ def test_values_without_heads_broadcast_under_weights_with_heads(estimator, mode
     module.train(mode == "train")
     with reading(module, "soft" if mode == "train" else mode):
         torch.manual_seed(2)
-        broadcast = module(query, module.prepare(values, mask))
+        broadcast = attend(module, query, module.prepare(values, mask))
         torch.manual_seed(2)
-        written_out = module(query, module.prepare(values.expand(H, S, D), mask))
+        written_out = attend(module, query, module.prepare(values.expand(H, S, D), mask))
     torch.testing.assert_close(broadcast.contexts, written_out.contexts)
 
 
@@ -310,10 +326,11 @@ def test_the_objective_s_gradient_is_finite_and_reaches_queries_and_the_score_s_
         query.requires_grad_()
         values.requires_grad_()
         for _ in range(2):  # a second time, for baselines that have learned something from the first
-            candidates = module(query, module.prepare(values, source_mask))
+            candidates = attend(module, query, module.prepare(values, source_mask))
             scored = -(candidates.contexts - 0.5).square().sum(-1) * mask
             objective = module.estimator.objective(scored, candidates, mask)
         assert objective.loss.shape == ()
+        assert objective.loss.isfinite()
         assert "nll" in objective.metrics
         for value in objective.metrics.values():
             assert value.shape == ()

@@ -1,9 +1,9 @@
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
-from attnlab.data.batching import Ragged, TokenBatchSampler, collate
+from attnlab.data.batching import TokenBatchSampler, collate
+from attnlab.data.ragged import Ragged
 from attnlab.data.tokenizers import BOS, EOS, PAD
 
 ROWS = [[5, 6, 7], [], [8], [9, 10]]
@@ -38,19 +38,6 @@ def test_ragged_rows():
             ragged[row]
     assert [row.tolist() for row in ragged.take(np.array([3, 1, 0]))] == [[9, 10], [], [5, 6, 7]]
     assert len(ragged.take(np.array([], dtype=int))) == len(Ragged.from_lists([])) == 0
-
-
-def test_ragged_from_arrow_copies_no_values():
-    array = pa.array(ROWS, type=pa.list_(pa.int32()))
-    ragged = Ragged.from_arrow(array)
-    assert [row.tolist() for row in ragged] == ROWS
-    assert np.shares_memory(ragged.values, array.values.to_numpy())
-    part = Ragged.from_arrow(array.slice(2))
-    assert [row.tolist() for row in part] == ROWS[2:]
-    chunked = pa.chunked_array([array.slice(2), array])
-    assert [row.tolist() for row in Ragged.from_arrow(chunked)] == ROWS[2:] + ROWS
-    with pytest.raises(ValueError, match="null"):
-        Ragged.from_arrow(pa.array([[1], None], type=pa.list_(pa.int32())))
 
 
 def test_ragged_concatenation_of_parts():

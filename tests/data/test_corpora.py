@@ -184,6 +184,6 @@ def test_the_hub_is_not_asked_when_offline():
 
 
 def test_phrasebook():
-    splits = Phrasebook(train=20, validation=5, test=5, seed=1).load()
+    splits = Phrasebook(train=20, validation=5, test=5, generation_seed=1).load()
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 20, "validation": 5, "test": 5}
     assert {"source", "target", "sure", "possible"} <= set(splits["train"].column_names)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from attnlab.cli import CONF
 from attnlab.errors import UserError
-from attnlab.experiment.build import build, load_checkpoint, load_task
+from attnlab.experiment.build import build, compose, load_checkpoint, load_task
 
 
 def test_an_own_class_is_built_with_its_options() -> None:
@@ -80,3 +82,18 @@ def test_bad_checkpoints_are_refused_with_a_sentence_and_no_code_runs(tmp_path: 
             load_checkpoint(path)
     with pytest.raises(UserError, match="describes no attnlab task"):
         load_task(whole)
+
+
+def _leaves(tree, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {key: leaf for name, part in tree.items() for key, leaf in _leaves(part, f"{prefix}/{name}").items()}
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_an_experiment_sets_is_what_its_run_has(path: Path) -> None:
+    stated = yaml.safe_load(path.read_text())
+    del stated["defaults"]
+    found = _leaves(compose(CONF, [f"experiment={path.stem}", "data.path=somewhere"]))
+    for key, value in _leaves(stated).items():
+        assert found[key] == value, key

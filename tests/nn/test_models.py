@@ -14,11 +14,17 @@ from attnlab.attention import (
     ExactMarginal,
     Expectation,
     GeneralScore,
+    GumbelSoftmax,
+    ImportanceWeighted,
+    LocalMonotonic,
+    LocalPredictive,
     Reinforce,
+    SampledVariational,
     Softmax,
+    Variational,
     reading,
 )
-from attnlab.attention.baselines import LeaveOneOut, MovingAverage, NoBaseline
+from attnlab.attention.baselines import Learned, LeaveOneOut, MovingAverage, NoBaseline, SelfCritic, SoftContext
 from attnlab.attention.estimators import token_mean
 from attnlab.decoding import beam, greedy
 from attnlab.experiment.build import build
@@ -32,7 +38,15 @@ ESTIMATORS = {
     "expectation": Expectation,
     "exact": ExactMarginal,
     "reinforce": partial(Reinforce, LeaveOneOut, 3),
+    "reinforce, self-critic": partial(Reinforce, SelfCritic, 2),
+    "reinforce, soft context": partial(Reinforce, SoftContext, 2),
+    "reinforce, learned": partial(Reinforce, Learned, 2),
+    "gumbel": partial(GumbelSoftmax, samples=2),
+    "variational": Variational,
+    "variational, sampled": partial(SampledVariational, LeaveOneOut, 2),
+    "importance-weighted": ImportanceWeighted,
 }
+UNFEEDABLE = ("exact", "variational", "variational, sampled", "importance-weighted")
 PAD, BEGIN, END = 0, 1, 2
 SOURCE = torch.tensor([[3, 4, 5, 6], [5, 3, 0, 0], [6, 0, 0, 0]])
 TARGET = torch.tensor([[4, 3, 5, END], [6, END, 0, 0], [3, 3, END, 0]])
@@ -53,7 +67,7 @@ def runnable():
     """Every decoder under every estimator that it does not refuse."""
     for (decoder, factory), estimator in product(DECODERS.items(), ESTIMATORS):
         fed = factory.func is BahdanauDecoder or factory.keywords.get("input_feeding")
-        if not (fed and estimator == "exact"):
+        if not (fed and estimator in UNFEEDABLE):
             yield pytest.param(decoder, ESTIMATORS[estimator], id=f"{decoder}-{estimator}")
 
 
@@ -145,9 +159,10 @@ def test_every_parameter_gets_a_finite_gradient(decoder, estimator):
 
 
 @fed_decoders
-def test_the_exact_marginal_is_refused_by_a_decoder_that_feeds_its_context_back(decoder):
-    with pytest.raises(ValueError, match=r"ExactMarginal sums .+ grows as S\^T; choose .+reinforce\."):
-        model(decoder, ExactMarginal)
+@pytest.mark.parametrize("estimator", UNFEEDABLE)
+def test_what_cannot_be_fed_back_is_refused_with_the_reason_and_an_alternative(decoder, estimator):
+    with pytest.raises(ValueError, match=r"feeds its context back, but \w+ (sums|bounds) .+; choose .+reinforce\."):
+        model(decoder, ESTIMATORS[estimator])
 
 
 @fed_decoders
@@ -202,13 +217,18 @@ class Forced:
 
 
 @every_decoder
-@pytest.mark.parametrize(("baseline", "samples"), [(NoBaseline, 1), (MovingAverage, 2), (LeaveOneOut, 2)])
+@pytest.mark.parametrize(
+    ("baseline", "samples"),
+    [(NoBaseline, 1), (MovingAverage, 2), (LeaveOneOut, 2), (SelfCritic, 2), (SoftContext, 2), (Learned, 2)],
+)
 def test_reinforce_through_the_whole_model_is_unbiased_exactly(decoder, baseline, samples, monkeypatch):
     """Averages the gradient over every joint outcome of the draws, against the gradient of the enumerated bound."""
     source, target_in, target = SOURCE[1:2, :3], TARGET_IN[1:2, :3], TARGET[1:2, :3]  # 2 real positions and steps
     mask = target != PAD
     seq2seq = model(decoder, partial(Reinforce, baseline, samples), score=partial(AdditiveScore, size=3)).train()
-    estimator, parameters = seq2seq.decoder.attention.estimator, list(seq2seq.parameters())
+    estimator = seq2seq.decoder.attention.estimator
+    named = [(name, parameter) for name, parameter in seq2seq.named_parameters() if "baseline" not in name]
+    parameters = [parameter for _, parameter in named]
     fed = seq2seq.decoder.feed_size > 0
     paths = list(product(range(2), repeat=2))
     if baseline is MovingAverage:
@@ -219,7 +239,7 @@ def test_reinforce_through_the_whole_model_is_unbiased_exactly(decoder, baseline
         drawn = torch.tensor([[*path, 0] for path in chosen]).unsqueeze(1)
         monkeypatch.setattr(torch, "multinomial", Forced(drawn, fed))
         scored, candidates = seq2seq(source, target_in, target)
-        assert torch.equal(candidates.positions, drawn)
+        assert candidates.positions is None or torch.equal(candidates.positions, drawn)
         return scored, candidates, candidates.log_probs[..., :2].sum().exp()
 
     estimator.samples = 1
@@ -237,7 +257,7 @@ def test_reinforce_through_the_whole_model_is_unbiased_exactly(decoder, baseline
         loss = probability.detach() * seq2seq.objective(scored, candidates, mask).loss
         for total, gradient in zip(found, torch.autograd.grad(loss, parameters), strict=True):
             total += gradient
-    for (name, _), a, b in zip(seq2seq.named_parameters(), found, expected, strict=True):
+    for (name, _), a, b in zip(named, found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -283,3 +303,32 @@ def test_a_seed_initialises_every_model_alike_wherever_it_lies_in_memory():
         states = [seq2seq.state_dict() for seq2seq in group]
         for name, value in states[0].items():
             assert all(torch.equal(state[name], value) for state in states), name
+
+
+@every_decoder
+@pytest.mark.parametrize("normalizer", [partial(LocalMonotonic, window=1), partial(LocalPredictive, window=1, size=3)])
+def test_windows_move_alike_in_the_search_and_in_the_teacher_forced_run(decoder, normalizer):
+    torch.manual_seed(0)
+    attention = partial(Attention, GeneralScore, normalizer, Expectation)
+    seq2seq = RNNSeq2Seq(
+        attention=attention, decoder=DECODERS[decoder], source_vocabulary=7, target_vocabulary=7, embedding=6,
+        encoder_size=4, decoder_size=5, dropout=0.0,
+    ).double().eval()  # fmt: skip
+    scored, candidates = seq2seq(SOURCE, TARGET_IN, TARGET)
+    log_probs, weights = stepwise(seq2seq, SOURCE, TARGET_IN)
+    torch.testing.assert_close(candidates.weights[MASK], weights[MASK])
+    torch.testing.assert_close(scored[0][MASK], log_probs.gather(-1, TARGET.unsqueeze(-1)).squeeze(-1)[MASK])
+    assert (weights[0, 0, 2:] == 0).all() or isinstance(seq2seq.decoder.attention.normalizer, LocalPredictive)
+
+
+@pytest.mark.parametrize("estimator", ["expectation", "exact", "reinforce", "variational"])
+def test_scoring_candidates_in_parts_changes_neither_likelihoods_nor_gradients(estimator):
+    whole = model("luong", ESTIMATORS[estimator]).train()
+    parts = model("luong", ESTIMATORS[estimator], chunk=1).train()
+    results = []
+    for seq2seq in (whole, parts):
+        torch.manual_seed(3)
+        scored, candidates = seq2seq(SOURCE, TARGET_IN, TARGET)
+        seq2seq.objective(scored, candidates, MASK).loss.backward()
+        results.append((scored, [parameter.grad for parameter in seq2seq.parameters()]))
+    torch.testing.assert_close(results[0], results[1])

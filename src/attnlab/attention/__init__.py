@@ -6,10 +6,21 @@ Shapes, here and in every module below:
 """
 
 from attnlab.attention.core import Attention, Memory, reading
-from attnlab.attention.estimators import Estimator, ExactMarginal, Expectation, Objective, Reinforce
-from attnlab.attention.normalizers import LastPosition, Normalizer, Softmax
+from attnlab.attention.estimators import Estimator, ExactMarginal, Expectation, Objective
+from attnlab.attention.gumbel import GumbelSoftmax
+from attnlab.attention.normalizers import (
+    Entmax15,
+    LastPosition,
+    LocalMonotonic,
+    LocalPredictive,
+    Normalizer,
+    Softmax,
+    Sparsemax,
+)
+from attnlab.attention.reinforce import Reinforce
 from attnlab.attention.scores import AdditiveScore, DotScore, GeneralScore, ScaledDotScore, Score
 from attnlab.attention.selection import MODES, Candidates
+from attnlab.attention.variational import ImportanceWeighted, SampledVariational, Variational
 
 __all__ = [
     "MODES",
@@ -17,17 +28,25 @@ __all__ = [
     "Attention",
     "Candidates",
     "DotScore",
+    "Entmax15",
     "Estimator",
     "ExactMarginal",
     "Expectation",
     "GeneralScore",
+    "GumbelSoftmax",
+    "ImportanceWeighted",
     "LastPosition",
+    "LocalMonotonic",
+    "LocalPredictive",
     "Memory",
     "Normalizer",
     "Objective",
     "Reinforce",
+    "SampledVariational",
     "ScaledDotScore",
     "Score",
     "Softmax",
+    "Sparsemax",
+    "Variational",
     "reading",
 ]

@@ -1,31 +1,51 @@
 """Baselines: control variates for REINFORCE. What is subtracted from a reward must not depend on its own draw."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
 class Baseline(nn.Module, ABC):
-    """Predicts the reward of each draw without looking at that draw."""
+    """Predicts the reward of each draw without looking at that draw.
 
-    samples_needed = 1
-    """The least number K of samples with which the baseline is defined."""
+    Attributes:
+        samples_needed: the least number K of samples with which the baseline is defined.
+        reads: the mode (`MODES`) of one more context that is read beside the draws, whose reward is `compared`.
+        learned: whether the baseline has parameters, which are fitted to the rewards by least squares.
+
+    Args:
+        query_size: width Q of the queries.
+    """
+
+    samples_needed: ClassVar[int] = 1
+    reads: ClassVar[str | None] = None
+    learned: ClassVar[bool] = False
+
+    def __init__(self, query_size: int = 0) -> None:
+        super().__init__()
 
     @abstractmethod
-    def forward(self, rewards: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
         """Returns the baseline, broadcastable to the rewards.
 
         Args:
             rewards: [K, ..., T], detached, in nats, 0 where masked.
             mask: bool [..., T], True at real target positions.
+            compared: [..., T], the reward of the context that the baseline `reads`.
+            queries: [..., T, Q], what attended; one for each draw, [K, ..., T, Q], where choices are fed back.
         """
 
 
 class NoBaseline(Baseline):
     """b = 0: the plain estimator of Williams 1992."""
 
-    def forward(self, rewards: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
         return torch.zeros_like(rewards)
 
 
@@ -42,15 +62,17 @@ class MovingAverage(Baseline):
     average: Tensor
     updates: Tensor
 
-    def __init__(self, decay: float = 0.9) -> None:
-        super().__init__()
+    def __init__(self, decay: float = 0.9, query_size: int = 0) -> None:
+        super().__init__(query_size)
         if not 0 <= decay < 1:
             raise ValueError(f"The decay of a moving average lies in [0, 1), found {decay}.")
         self.decay = decay
         self.register_buffer("average", torch.zeros((), dtype=torch.float64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
-    def forward(self, rewards: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
         correction = 1 - self.decay ** int(self.updates)
         baseline = (self.average / correction if correction > 0 else self.average).to(rewards.dtype).clone()
         if self.training:
@@ -65,6 +87,59 @@ class LeaveOneOut(Baseline):
 
     samples_needed = 2
 
-    def forward(self, rewards: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
         count = rewards.shape[0]
         return (rewards.sum(0, keepdim=True) - rewards) / (count - 1)
+
+
+class SelfCritic(Baseline):
+    """The reward of the greedy choice, that of the test mode `argmax` (Rennie et al. 2017).
+
+    Where choices are fed back, of the path that is greedy at every step.
+    """
+
+    reads = "argmax"
+
+    def forward(
+        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
+        assert compared is not None
+        return compared
+
+
+class SoftContext(Baseline):
+    """The log-likelihood under the expected context, log p(y | sum_j alpha_j v_j) (Deng et al. 2018, section 4)."""
+
+    reads = "soft"
+
+    def forward(
+        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
+        assert compared is not None
+        return compared
+
+
+class Learned(Baseline):
+    """A value head on the query, b_t = w^T tanh(W q_t), fitted to the rewards (Mnih and Gregor 2014, section 2.3).
+
+    Its gradient stops at the query.
+
+    Args:
+        size: width of the hidden layer.
+        query_size: width Q of the queries.
+    """
+
+    learned = True
+
+    def __init__(self, size: int = 64, query_size: int = 0) -> None:
+        super().__init__(query_size)
+        self.head = nn.Sequential(nn.Linear(query_size, size), nn.Tanh(), nn.Linear(size, 1))
+
+    def forward(
+        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
+        assert queries is not None
+        values: Tensor = self.head(queries.detach()).squeeze(-1)
+        return values.to(rewards.dtype)

@@ -37,8 +37,8 @@ class Attention(nn.Module):
 
     Args:
         score: (query_size, key_size) -> Score.
-        normalizer: () -> Normalizer.
-        estimator: () -> Estimator.
+        normalizer: (query_size=Q) -> Normalizer.
+        estimator: (query_size=Q) -> Estimator.
         query_size: width Q of the queries.
         key_size: width D of keys and values.
     """
@@ -46,37 +46,50 @@ class Attention(nn.Module):
     def __init__(
         self,
         score: Callable[[int, int], Score],
-        normalizer: Callable[[], Normalizer],
-        estimator: Callable[[], Estimator],
+        normalizer: Callable[..., Normalizer],
+        estimator: Callable[..., Estimator],
         *,
         query_size: int,
         key_size: int,
     ) -> None:
         super().__init__()
         self.score = score(query_size, key_size)
-        self.normalizer = normalizer()
-        self.estimator = estimator()
+        self.normalizer = normalizer(query_size=query_size)
+        self.estimator = estimator(query_size=query_size)
         self.mode: str | None = None
 
     def prepare(self, values: Tensor, mask: Tensor | None = None, keys: Tensor | None = None) -> Memory:
         """Prepares a source: values [..., S, D] (also the keys, unless those are given) and mask as in `Memory`."""
         return Memory(self.score.prepare(values if keys is None else keys), values, mask)
 
-    def weights(self, query: Tensor, memory: Memory) -> Tensor:
-        """Returns the attention weights [..., T, S] of queries [..., T, Q]."""
-        weights: Tensor = self.normalizer(self.score(query, memory.keys), memory.mask)
+    def weights(self, query: Tensor, memory: Memory, start: int = 0) -> Tensor:
+        """Returns the attention weights [..., T, S] of queries [..., T, Q], the first at target step `start`."""
+        weights: Tensor = self.normalizer(self.score(query, memory.keys), memory.mask, query, start)
         return weights
 
-    def forward(self, query: Tensor, memory: Memory, samples: int | None = None) -> Candidates:
+    def forward(
+        self, query: Tensor, memory: Memory, start: int = 0, posterior: Tensor | None = None, follow: bool = False
+    ) -> Candidates:
         """Attends: queries [..., T, Q] to the candidate contexts.
 
-        While training, the estimator selects, with `samples` draws if it samples (None: as many as it is set to);
-        in evaluation the test mode does: the one set by `reading`, else the estimator's own.
+        While training, the estimator selects; in evaluation the test mode does: the one set by `reading`, else the
+        estimator's own.
+
+        Args:
+            query: [..., T, Q].
+            memory: as `prepare` made it.
+            start: the target step of the first query.
+            posterior: weights [..., T, S] of an inference network, for an estimator that is guided.
+            follow: give each row one context to feed back; the rows are `estimator.paths` copies of the batch.
         """
-        weights = self.weights(query, memory)
-        if self.training:
-            return self.estimator.select(weights, memory.values, samples)
-        return MODES[self.mode or self.estimator.mode](weights, memory.values)
+        weights = self.weights(query, memory, start)
+        if not self.training:
+            candidates = MODES[self.mode or self.estimator.mode](weights, memory.values)
+        elif follow:
+            candidates = self.estimator.follow(weights, memory.values)
+        else:
+            candidates = self.estimator.select(weights, memory.values, posterior)
+        return candidates._replace(queries=query)
 
 
 @contextmanager

@@ -1,18 +1,18 @@
 """Estimators: which contexts the model reads while it trains, and how the gradient reaches alpha.
 
 The objective has one form for all of them, `objective(log_likelihoods, candidates, mask)`; a model or a task
-never asks which estimator it holds.
+never asks which estimator it holds. Here are the base and the two that draw nothing; those that draw are in
+`reinforce`, `gumbel` and `variational`.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from attnlab.attention.baselines import Baseline
-from attnlab.attention.selection import Candidates, enumerated, expected, sampled
+from attnlab.attention.selection import Candidates, enumerated, expected, heaviest
 
 
 class Objective(NamedTuple):
@@ -44,19 +44,41 @@ class Estimator(nn.Module, ABC):
     Attributes:
         mode: the test mode in which the model is validated and selected.
         modes: all test modes in which a trained model is reported.
-        samples: the number of candidates K that a decoder which feeds its context back has to run side by side.
-        enumerates: whether every position is a candidate, so that candidates cannot be fed back (the number of
-            paths through a decoder that does so grows as S^T).
+        guided: whether `select` needs the weights of an inference network that has seen the target.
+        unfeedable: why a decoder cannot feed these contexts back, as the end of a sentence; None where it can.
+        paths: the number of copies of the batch that a decoder which feeds its context back runs side by side.
+
+    Args:
+        query_size: width Q of the queries.
     """
 
     mode: ClassVar[str] = "soft"
     modes: ClassVar[tuple[str, ...]] = ("soft",)
-    samples: int = 1
-    enumerates: ClassVar[bool] = False
+    guided: ClassVar[bool] = False
+    unfeedable: ClassVar[str | None] = None
+
+    def __init__(self, query_size: int = 0) -> None:
+        super().__init__()
+
+    @property
+    def paths(self) -> int:
+        return 1
 
     @abstractmethod
-    def select(self, weights: Tensor, values: Tensor, samples: int | None = None) -> Candidates:
-        """Returns candidates for weights [..., T, S] and values [..., S, D]; `samples` overrides the number drawn."""
+    def select(self, weights: Tensor, values: Tensor, posterior: Tensor | None = None) -> Candidates:
+        """Returns candidates for weights [..., T, S], values [..., S, D] and, if guided, a posterior [..., T, S]."""
+
+    def follow(self, weights: Tensor, values: Tensor) -> Candidates:
+        """One context a row, for a decoder that feeds it back.
+
+        The rows, the first dimension of weights [N, T, S] and values [N, S, D], are `paths` copies of the batch, one
+        after the other.
+        """
+        return self.select(weights, values)
+
+    def anneal(self, progress: float) -> None:
+        """Tells how much of the training is done, from 0 to 1, before each step."""
+        return
 
     def objective(self, log_likelihoods: Tensor, candidates: Candidates, mask: Tensor, fed: bool = False) -> Objective:
         """The negative log-likelihood of the mixture of the candidates, a mean over target tokens.
@@ -68,89 +90,49 @@ class Estimator(nn.Module, ABC):
             fed: whether choices at one step change later steps (the decoder feeds its context back).
         """
         nll = -token_mean(candidates.mixture(log_likelihoods), mask)
-        return Objective(nll, {"nll": nll.detach()})
+        spread = token_mean(over_candidates(entropy(candidates.weights.detach()), mask), mask)
+        return Objective(nll, {"nll": nll.detach(), "attention_entropy": spread})
 
 
 class Expectation(Estimator):
     """Soft attention: c_i = sum_j alpha_ij v_j, trained by backpropagation (Bahdanau et al. 2015, equation 5)."""
 
-    def select(self, weights: Tensor, values: Tensor, samples: int | None = None) -> Candidates:
+    def select(self, weights: Tensor, values: Tensor, posterior: Tensor | None = None) -> Candidates:
         return expected(weights, values)
 
 
 class ExactMarginal(Estimator):
-    """Hard attention summed out: -log sum_z alpha_z p(y | z) per target token (Wu, Shapiro and Cotterell 2018)."""
+    """Hard attention summed out: -log sum_z alpha_z p(y | z) per target token (Wu, Shapiro and Cotterell 2018).
+
+    Args:
+        top: sum over so many positions only, the heaviest of each query, while training; None for all. The objective is
+            then an upper bound of the negative log-likelihood.
+        query_size: width Q of the queries.
+
+    Raises:
+        ValueError: if `top` is not positive.
+    """
 
     mode = "exact"
     modes = ("exact", "argmax", "sample", "soft")
-    enumerates = True
+    unfeedable = "sums over every source position at every step, so the number of paths would grow as S^T"
 
-    def select(self, weights: Tensor, values: Tensor, samples: int | None = None) -> Candidates:
-        return enumerated(weights, values)
+    def __init__(self, top: int | None = None, query_size: int = 0) -> None:
+        super().__init__(query_size)
+        if top is not None and top < 1:
+            raise ValueError(f"attention.estimator.top={top} must be 1 or more, or null for every position.")
+        self.top = top
 
-
-class Reinforce(Estimator):
-    """Hard attention by the score function (Williams 1992; Xu et al. 2015, section 4.1).
-
-    Positions z_1..z_K are drawn from alpha at every step. With reward r_k = log p(y | z_k), the gradient of the
-    sampled bound E_z[log p(y | z)] is estimated without bias by that of
-
-        1/K sum_k [ log p(y | z_k) + sg(r_k - b_k) log alpha(z_k) ],
-
-    sg stopping the gradient and b the baseline. Rewards are per token: where choices do not reach later steps, a
-    choice is credited with its own token only; where the decoder feeds its context back, with all tokens from its own
-    on (reward-to-go). Both terms are the same mean over real target tokens.
-
-    Args:
-        baseline: () -> Baseline.
-        samples: number of draws K.
-        entropy_bonus: weight of the attention entropy (nats, token mean) that is added to what is maximised.
-
-    Raises:
-        ValueError: if the baseline needs more samples than there are.
-    """
-
-    mode = "argmax"
-    modes = ("argmax", "sample", "soft", "exact")
-
-    def __init__(self, baseline: Callable[[], Baseline], samples: int = 4, entropy_bonus: float = 0.0) -> None:
-        super().__init__()
-        self.baseline = baseline()
-        self.samples = samples
-        self.entropy_bonus = entropy_bonus
-        if samples < self.baseline.samples_needed:
-            raise ValueError(
-                f"The baseline {type(self.baseline).__name__} compares at least {self.baseline.samples_needed} "
-                f"samples, but attention.estimator.samples is {samples}; draw more or choose "
-                "attention/estimator/baseline=moving_average."
-            )
-
-    def select(self, weights: Tensor, values: Tensor, samples: int | None = None) -> Candidates:
-        return sampled(weights, values, samples or self.samples)
-
-    def objective(self, log_likelihoods: Tensor, candidates: Candidates, mask: Tensor, fed: bool = False) -> Objective:
-        assert candidates.log_probs is not None
-        rewards = log_likelihoods.detach() * mask
-        if fed:
-            rewards = rewards.flip(-1).cumsum(-1).flip(-1) * mask
-        advantages = (rewards - self.baseline(rewards, mask)).detach()
-        log_probs = candidates.log_probs.masked_fill(~mask, 0.0)
-        bound = token_mean(log_likelihoods.mean(0), mask)
-        attention_entropy = token_mean(_over_candidates(entropy(candidates.weights), mask), mask)
-        score_function = token_mean((advantages * log_probs).mean(0), mask)
-        loss = -(bound + score_function + self.entropy_bonus * attention_entropy)
-        real = advantages[:, mask]
-        return Objective(
-            loss,
-            {
-                "nll": -bound.detach(),
-                "advantage_mean": real.mean(),
-                "advantage_std": real.std(correction=0),
-                "attention_entropy": attention_entropy.detach(),
-            },
-        )
+    def select(self, weights: Tensor, values: Tensor, posterior: Tensor | None = None) -> Candidates:
+        return enumerated(weights, values) if self.top is None else heaviest(weights, values, self.top)
 
 
-def _over_candidates(values: Tensor, mask: Tensor) -> Tensor:
-    """Means values [K, ..., T] over K where each candidate has its own (a fed decoder); leaves [..., T] alone."""
-    return values.mean(0) if values.dim() > mask.dim() else values
+def over_candidates(values: Tensor, mask: Tensor, count: int | None = None) -> Tensor:
+    """Means values [K, ..., T] over K (its first `count`) where each candidate has its own, as where contexts are fed
+    back; leaves values [..., T] as they are."""
+    return values[:count].mean(0) if values.dim() > mask.dim() else values
+
+
+def uniform(log_weights: Tensor, count: int) -> Tensor:
+    """Log mixture weights of `count` copies of the batch that stand for one."""
+    return log_weights - math.log(count)

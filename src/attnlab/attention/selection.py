@@ -17,12 +17,15 @@ class Candidates(NamedTuple):
     """K candidate contexts and where they come from.
 
     Attributes:
-        contexts: [K, ..., T, D].
-        log_weights: [K, ..., T], log mixture weights: p(y) = sum_k exp(log_weights_k) p(y | contexts_k).
+        contexts: [K, ..., T, D]; the dimension T is 1 where they are the same at every step.
+        log_weights: [K, ..., T], log mixture weights: p(y) = sum_k exp(log_weights_k) p(y | contexts_k). A candidate
+            of weight -inf is read for a baseline only.
         weights: [..., T, S], the attention weights alpha.
-        positions: [K, ..., T] long, the chosen source positions; None for the expectation.
-        log_probs: [K, ..., T], log alpha at sampled positions, which carries the gradient of the score function;
-            None where nothing was sampled.
+        positions: [K, ..., T] long, the chosen source positions; None where there is not one for each candidate.
+        log_probs: [K, ..., T], log-probability of the sampled positions, which carries the gradient of the score
+            function (fewer than K where some candidates were not sampled); None where nothing was sampled.
+        posterior: [..., T, S], the weights of an inference network that has seen the target, if there is one.
+        queries: [..., T, Q], what attended.
     """
 
     contexts: Tensor
@@ -30,6 +33,8 @@ class Candidates(NamedTuple):
     weights: Tensor
     positions: Tensor | None = None
     log_probs: Tensor | None = None
+    posterior: Tensor | None = None
+    queries: Tensor | None = None
 
     def mixture(self, log_likelihoods: Tensor) -> Tensor:
         """Reduces log p(y | candidate k) [K, ..., T] to log p(y) [..., T].
@@ -77,16 +82,27 @@ def sampled(weights: Tensor, values: Tensor, samples: int = 1, generator: torch.
     return Candidates(gather(values, positions), log_weights, weights, positions, chosen.log())
 
 
+def log_weights_of(weights: Tensor) -> Tensor:
+    """log alpha, -inf where alpha is 0, with a finite gradient everywhere."""
+    logs = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()  # clamped, since log 0 has no finite gradient
+    return logs.masked_fill(weights == 0, float("-inf"))
+
+
 def enumerated(weights: Tensor, values: Tensor) -> Candidates:
     """Hard attention with the position summed out: every position is a candidate, K = S, weighted by log alpha."""
     size = weights.shape[-1]
-    logs = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()  # clamped, since log 0 has no finite gradient
-    log_weights = logs.masked_fill(weights == 0, float("-inf")).movedim(-1, 0)
+    log_weights = log_weights_of(weights).movedim(-1, 0)
     shape = (size, *weights.shape[:-1])
     positions = torch.arange(size, device=weights.device).view(-1, *[1] * (len(shape) - 1)).expand(shape)
     values = values.expand(*weights.shape[:-2], *values.shape[-2:])
-    contexts = values.movedim(-2, 0).unsqueeze(-2).expand(*shape, values.shape[-1])
-    return Candidates(contexts, log_weights, weights, positions)
+    return Candidates(values.movedim(-2, 0).unsqueeze(-2), log_weights, weights, positions)
+
+
+def heaviest(weights: Tensor, values: Tensor, count: int) -> Candidates:
+    """The `count` heaviest positions of each query; their mixture is a lower bound of the whole one."""
+    chosen, places = weights.topk(min(count, weights.shape[-1]), -1)
+    positions = places.movedim(-1, 0)
+    return Candidates(gather(values, positions), log_weights_of(chosen).movedim(-1, 0), weights, positions)
 
 
 MODES: dict[str, Selection] = {"soft": expected, "argmax": argmax, "sample": sampled, "exact": enumerated}

@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer a number, while its last good checkpoint is still whole."""
+"""When a run stops: at a loss that is no longer a number, or at a learning rate that no longer moves anything."""
 
 from typing import Any
 
@@ -20,3 +20,18 @@ class FiniteLoss(pl.Callback):
                 f"{trainer.global_step}. The checkpoints of earlier epochs are kept. Lower optimizer.lr or "
                 "trainer.gradient_clip_val, or train with trainer.precision=32-true."
             )
+
+
+class StopAtLearningRate(pl.Callback):
+    """Stops the training after the first epoch at a learning rate that has fallen to `least`, as by a schedule that
+    follows the validation loss."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__()
+        self.least = least
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step and all(
+            group["lr"] <= self.least * (1 + 1e-9) for group in trainer.optimizers[0].param_groups
+        ):
+            trainer.should_stop = True

@@ -7,10 +7,12 @@ A corpus gives the splits train, validation and test, each a `datasets.Dataset` 
 
 import contextlib
 import hashlib
+import inspect
 import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,6 +46,21 @@ class Corpus(ABC):
         """One of them, where a corpus can do without the others."""
         return self.load()[split]
 
+    def identity(self) -> str | None:
+        """A digest of all that the splits are made from, known without loading them; None if it cannot be known."""
+        return None
+
+
+def from_spec(spec: Mapping[str, Any]) -> Corpus:
+    """The corpus that a data config describes."""
+    kind = {"phrasebook": Phrasebook, "hub": HubCorpus}[str(spec["_target_"]).rpartition(".")[2]]
+    return kind(**{name: spec[name] for name in inspect.signature(kind).parameters if name in spec})
+
+
+def cache_folder() -> Path:
+    """Where attnlab keeps what can be made anew."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnlab"
+
 
 class Phrasebook(Corpus):
     """Pairs written by the package itself, with gold alignments: no download, the same for the same seed."""
@@ -54,21 +71,21 @@ class Phrasebook(Corpus):
         train: int = 20_000,
         validation: int = 500,
         test: int = 1_000,
-        seed: int = 0,
+        generation_seed: int = 0,
     ) -> None:
         self.options = {
             "language": language,
             "train": train,
             "validation": validation,
             "test": test,
-            "seed": seed,
+            "seed": generation_seed,
         }
 
     def load(self) -> "dict[str, datasets.Dataset]":
         """The generated splits; kept in the user's cache, since generating takes some seconds."""
         import datasets
 
-        kept = self._cache()
+        kept = cache_folder() / f"phrasebook-{self.identity()}"
         if kept.is_dir():
             with contextlib.suppress(Exception):  # a damaged copy is made anew
                 return dict(datasets.load_from_disk(str(kept)))
@@ -82,20 +99,22 @@ class Phrasebook(Corpus):
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
                 splits.save_to_disk(folder + "/whole")
+                shutil.rmtree(kept, ignore_errors=True)
                 os.replace(folder + "/whole", kept)
         return dict(splits)
 
-    def _cache(self) -> Path:
-        """Where these sentences are kept: named after the options, the code and the data they are made from."""
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnlab"
+    def identity(self) -> str:
+        """The options, the code and the libraries whose data the sentences are made from."""
         digest = hashlib.sha256(json.dumps(self.options, sort_keys=True).encode())
         for package in ("babel", "num2words"):
             digest.update(version(package).encode())
         for file in sorted(Path(__file__).parent.glob("phrasebook/*.py")):
             digest.update(file.read_bytes())
-        return folder / f"phrasebook-{digest.hexdigest()[:16]}"
+        return digest.hexdigest()[:16]
 
     def load_split(self, split: str) -> "datasets.Dataset":
+        if (cache_folder() / f"phrasebook-{self.identity()}").is_dir():
+            return self.load()[split]
         from attnlab.data import phrasebook
 
         # the other two do not depend on how many training pairs are drawn after them
@@ -143,6 +162,21 @@ class HubCorpus(Corpus):
 
     def load_split(self, split: str) -> "datasets.Dataset":
         return self._load({split: self.splits[split]})[split]
+
+    def identity(self) -> str | None:
+        """The bytes of a local folder's files and what is read of them; what the Hub holds may change."""
+        folder = Path(self.path).expanduser()
+        if not folder.is_dir():
+            return None
+        digest = hashlib.sha256(json.dumps([self.columns, self.splits, self.limit, self.name]).encode())
+        try:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError:
+            return None  # reading it will say what is wrong
+        return digest.hexdigest()[:16]
 
     def _load(self, wanted: Mapping[str, str]) -> "dict[str, datasets.Dataset]":
         with _no_progress_bars():

@@ -1,70 +1,20 @@
 """Sentence pairs for training and scoring: corpus -> tokenizers -> ragged ids -> batches."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from attnlab.data.batching import Batch, Ragged, TokenBatchSampler, collate
+from attnlab.data.batching import Batch, TokenBatchSampler, collate
 from attnlab.data.corpora import SPLITS, Corpus, HubCorpus, Phrasebook
-from attnlab.data.tokenizers import UNK, TextTokenizer, TokenizerPair, tag_symbols
+from attnlab.data.prepare import TOKENIZER_OPTIONS, EncodedSplit, encode, encode_corpus
+from attnlab.data.tokenizers import UNK, TokenizerPair
 from attnlab.errors import UserError
 
-if TYPE_CHECKING:
-    import datasets
-
 logger = logging.getLogger(__name__)
-
-_CHUNK = 10_000  # rows tokenized at a time: bounds the memory that lists of Python ints take
-_TOKENIZER_OPTIONS = {
-    "kind": "word",
-    "vocabulary": None,
-    "min_frequency": 1,
-    "lowercase": False,
-    "joint": False,
-}
-
-
-@dataclass(frozen=True)
-class EncodedSplit:
-    """One split: its rows as text, and as ids without special tokens (a tagged source ends in its tags' ids).
-
-    The text stays on disk, where the data set has it; a property reads a whole column, so keep what it gives.
-    """
-
-    rows: "datasets.Dataset"
-    source: Ragged
-    target: Ragged
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def source_texts(self) -> list[str]:
-        return _column(self.rows, "source")
-
-    @property
-    def target_texts(self) -> list[str]:
-        return _column(self.rows, "target")
-
-    @property
-    def tags(self) -> list[str] | None:
-        return _column(self.rows, "tags")
-
-    @property
-    def sure(self) -> list[list[list[int]]] | None:
-        """Each row's certain alignment links [source word, target word]; None if the corpus has none."""
-        return _column(self.rows, "sure")
-
-    @property
-    def possible(self) -> list[list[list[int]]] | None:
-        """Each row's alignment links that are possible but not sure; None if the corpus has none."""
-        return _column(self.rows, "possible")
 
 
 class TranslationData(pl.LightningDataModule):
@@ -96,11 +46,9 @@ class TranslationData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.corpus = corpus
-        self.options = _TOKENIZER_OPTIONS | dict(tokenizer or {})
-        if unknown := sorted(set(self.options) - set(_TOKENIZER_OPTIONS)):
-            raise UserError(
-                f"The tokenizer has no option {', '.join(unknown)}: it has {', '.join(_TOKENIZER_OPTIONS)}."
-            )
+        self.options = TOKENIZER_OPTIONS | dict(tokenizer or {})
+        if unknown := sorted(set(self.options) - set(TOKENIZER_OPTIONS)):
+            raise UserError(f"The tokenizer has no option {', '.join(unknown)}: it has {', '.join(TOKENIZER_OPTIONS)}.")
         self.max_tokens = _positive("max_tokens", max_tokens)
         self.eval_max_tokens = _positive("eval_max_tokens", max_tokens if eval_max_tokens is None else eval_max_tokens)
         self.max_sentences = _positive("max_sentences", max_sentences)
@@ -121,17 +69,15 @@ class TranslationData(pl.LightningDataModule):
         """Load the corpus, learn the tokenizers from its training split, and encode all splits; once."""
         if self.splits:
             return
-        corpus = self.corpus.load()
-        if self.tokenizers is None:
-            self.tokenizers = _train_tokenizers(corpus["train"], **self.options)
-        splits = {name: _encode(rows, self.tokenizers) for name, rows in corpus.items()}
+        self.tokenizers, splits = encode_corpus(self.corpus, self.options, self.tokenizers)
         if self.max_length is not None:
-            kept = _no_longer_than(self.max_length, splits["train"])
+            kept = splits["train"].no_longer_than(self.max_length)
             self.dropped = len(splits["train"]) - len(kept)
             if not len(kept):
                 raise UserError(f"Every training pair exceeds data.max_length={self.max_length}: give a larger number.")
-            logger.info("%d training pairs exceed %d tokens: left out", self.dropped, self.max_length)
-            splits["train"] = kept
+            if self.dropped:
+                logger.info("%d training pairs exceed %d tokens: left out", self.dropped, self.max_length)
+                splits["train"] = kept
         self.splits = splits
 
     def prepare_split(self, split: str) -> None:
@@ -140,7 +86,7 @@ class TranslationData(pl.LightningDataModule):
             raise RuntimeError("one split can only be encoded with the tokenizers of a run: use_tokenizers()")
         if split not in SPLITS:
             raise UserError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-        self.splits = {split: _encode(self.corpus.load_split(split), self.tokenizers)}
+        self.splits = {split: encode(self.corpus.load_split(split), self.tokenizers)}
 
     def setup(self, stage: str | None = None) -> None:
         """Lightning's hook: the same as `prepare()`."""
@@ -214,43 +160,6 @@ def hub(
 ) -> TranslationData:  # fmt: skip
     """A corpus in Hugging Face layout (`HubCorpus`) as data; the other options are `TranslationData`'s."""
     return TranslationData(HubCorpus(path, source, target, tags, splits, limit, name), **options)
-
-
-def _train_tokenizers(rows: "datasets.Dataset", *, joint: bool, **options: Any) -> TokenizerPair:
-    symbols = sorted({symbol for tags in _column(rows, "tags") or () for symbol in tag_symbols(tags)})
-    if joint:
-        both = TextTokenizer.train(_texts(rows, "source", "target"), symbols=symbols, **options)
-        return TokenizerPair(both, both)
-    return TokenizerPair(
-        TextTokenizer.train(_texts(rows, "source"), symbols=symbols, **options),
-        TextTokenizer.train(_texts(rows, "target"), **options),
-    )
-
-
-def _texts(rows: "datasets.Dataset", *columns: str) -> Iterator[str]:
-    for column in columns:
-        for chunk in rows.select_columns([column]).iter(_CHUNK):
-            yield from chunk[column]
-
-
-def _encode(rows: "datasets.Dataset", tokenizers: TokenizerPair) -> EncodedSplit:
-    sources, targets = [], []
-    for chunk in rows.select_columns([c for c in ("source", "target", "tags") if c in rows.column_names]).iter(_CHUNK):
-        sources.append(Ragged.from_lists(tokenizers.encode_sources(chunk["source"], chunk.get("tags"))))
-        targets.append(Ragged.from_lists(tokenizers.target.encode(chunk["target"])))
-    return EncodedSplit(rows, Ragged.concatenate(sources), Ragged.concatenate(targets))
-
-
-def _no_longer_than(length: int, split: EncodedSplit) -> EncodedSplit:
-    kept = np.flatnonzero((split.source.lengths <= length) & (split.target.lengths <= length))
-    return EncodedSplit(split.rows.select(kept), split.source.take(kept), split.target.take(kept))
-
-
-def _column(rows: "datasets.Dataset", name: str) -> Any:
-    """A whole column as a list, or None if there is none."""
-    if name not in rows.column_names:
-        return None
-    return rows.select_columns([name]).with_format("arrow")[:].column(name).to_pylist()
 
 
 def _positive(name: str, value: int | None) -> int | None:

@@ -4,9 +4,11 @@ Also where a script composes a config without being a Hydra application itself.
 """
 
 import importlib
+import json
 import pickle
 import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -133,19 +135,63 @@ def compose(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
         UserError: if an override names what there is not.
     """
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from attnlab.help import explain
 
+    within = GlobalHydra.instance().is_initialized()  # inside the application, Hydra knows its configs already
     try:
-        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        with nullcontext() if within else hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             config = hydra.compose("config", [*overrides, "run_dir=null"])
         resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
     return resolved
+
+
+def check_types(conf: Path, overrides: Sequence[str], config: dict[str, Any]) -> None:
+    """Refuses a value of another type than the config's own, `data.test=abc`; the trainer's are Lightning's to judge.
+
+    Args:
+        conf: the folder of configs.
+        overrides: the command line's, in Hydra's grammar.
+        config: what they compose.
+
+    Raises:
+        UserError: that names the key, what it should be and what it is.
+    """
+    chosen = [part for part in overrides if (conf / part.lstrip("+~").partition("=")[0].partition("@")[0]).is_dir()]
+    set_keys = [part.lstrip("+~").partition("=")[0] for part in overrides if part not in chosen]
+    if not set_keys:
+        return
+    defaults = compose(conf, chosen)
+    for key in set_keys:
+        expected, found = _at(defaults, key), _at(config, key)
+        kind = next((kind for kind in _KINDS if isinstance(expected, kind)), None)
+        if kind is None or found is None or key.startswith(("trainer.", "hydra.", "run_dir")):
+            continue
+        allowed, name = _KINDS[kind]
+        if not isinstance(found, allowed) or (isinstance(found, bool) and kind is not bool):
+            raise UserError(f"{key}={found} must be {name}, such as {json.dumps(expected)}.")
+
+
+_KINDS: dict[type, tuple[Any, str]] = {
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+    list: (list, "a list"),
+    dict: (dict, "a group of keys"),
+}
+
+
+def _at(config: Any, key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config
 
 
 def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from attnlab.callbacks.guard import FiniteLoss
+from attnlab.callbacks.diagnostics import EstimatorDiagnostics
+from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate
 from attnlab.callbacks.progress import TrainingProgress
 from attnlab.data.tokenizers import TokenizerPair
 from attnlab.data.translation import TranslationData
@@ -84,6 +86,10 @@ def run(config: dict[str, Any], overrides: list[str]) -> int:
 
 def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, console: Console) -> None:
     directory = record.directory
+    if config["search"]["draws"] < 1:
+        raise UserError(f"search.draws={config['search']['draws']} must be 1 or more.")
+    with torch.device("meta"):  # what cannot work is refused before any data is read
+        build(model_spec(config, 8, 8))
     pl.seed_everything(config["seed"], verbose=False)
     data: TranslationData = build(config["data"])
     resume = record.last_checkpoint
@@ -99,7 +105,9 @@ def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker,
         highlight=False,
     )
     progress = TrainingProgress(process_start())
-    trainer, checkpoint = make_trainer(config, directory, tracker, [progress, FiniteLoss()])
+    trainer, checkpoint = make_trainer(
+        config, directory, tracker, [progress, FiniteLoss(), EstimatorDiagnostics(console)]
+    )
     if resume is not None:
         console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
     begun = time.perf_counter()
@@ -128,16 +136,18 @@ def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker,
     console.print(metrics_table(metrics))
 
 
+def model_spec(config: dict[str, Any], source: int, target: int) -> dict[str, Any]:
+    """The spec of a config's model, for vocabularies of so many types."""
+    sizes = {"source_vocabulary": source, "target_vocabulary": target}
+    return config["model"] | {"attention": config["attention"]} | sizes
+
+
 def make_task(config: dict[str, Any], data: TranslationData) -> TranslationTask:
     """The task that a config describes, for a corpus whose vocabularies are known."""
     assert data.tokenizers is not None
-    model = config["model"] | {
-        "attention": config["attention"],
-        "source_vocabulary": len(data.tokenizers.source),
-        "target_vocabulary": len(data.tokenizers.target),
-    }
     return TranslationTask(
-        model=model, optimizer=config["optimizer"], schedule=config["schedule"], build=build,
+        model=model_spec(config, len(data.tokenizers.source), len(data.tokenizers.target)),
+        optimizer=config["optimizer"], schedule=config["schedule"], build=build,
         monitor=config["task"]["monitor"], label_smoothing=config["task"]["label_smoothing"],
     )  # fmt: skip
 
@@ -155,11 +165,15 @@ def make_trainer(
         save_last=True,
         enable_version_counter=False,
     )
-    stop = EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False)
+    stops: list[pl.Callback] = [
+        EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False)
+    ]
+    if config["task"]["stop_lr"] is not None:
+        stops.append(StopAtLearningRate(config["task"]["stop_lr"]))
     try:
         trainer = pl.Trainer(
             **config["trainer"], default_root_dir=directory, logger=tracker.loggers,
-            callbacks=[checkpoint, stop, *callbacks], enable_model_summary=False, num_sanity_val_steps=0,
+            callbacks=[checkpoint, *stops, *callbacks], enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(f"The trainer refuses its options: {error}") from error

@@ -143,7 +143,8 @@ def translate(
     import torch
 
     from attnlab.attention import reading
-    from attnlab.data.batching import Ragged, TokenBatchSampler
+    from attnlab.data.batching import TokenBatchSampler
+    from attnlab.data.ragged import Ragged
 
     rows = Ragged.from_lists(sources)
     lengths = rows.lengths + 1

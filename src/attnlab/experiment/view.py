@@ -39,7 +39,10 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
         if name == "aer_best_shift" and values[0] is not None:
             unit = f"links moved by {metrics['test/best_shift']:+.0f}"
         if any(value is not None for value in values):
-            table.add_row(label, unit, *["" if value is None else form.format(value) for value in values])
+            spreads = [metrics.get(f"{prefix}{name}_sd") for prefix in (prefixes or {mode: "test/"}).values()]
+            cells = ["" if value is None else form.format(value) for value in values]
+            spread_cells = ["" if spread is None else f" ± {form.format(spread)}" for spread in spreads]
+            table.add_row(label, unit, *map(str.__add__, cells, spread_cells))
     table.add_section()
     blanks = [""] * (max(1, len(prefixes)) - 1)
     for key, label, unit, form in (

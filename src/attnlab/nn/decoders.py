@@ -1,6 +1,5 @@
 """Recurrent decoders: where attention sits in the recurrence, and whether its context is fed back."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,16 +15,18 @@ AttentionFactory = Callable[..., Attention]
 
 
 class DecoderState(NamedTuple):
-    """What a decoder carries from step to step: its recurrent state and what it feeds back [N, F] (None if nothing)."""
+    """What a decoder carries from step to step: its recurrent state, what it feeds back [N, F] (None if nothing), and
+    the number of steps it has made."""
 
     recurrent: RecurrentState
     feed: Tensor | None
+    steps: int = 0
 
     def select(self, rows: Tensor) -> "DecoderState":
         """The state of the given rows (long [M])."""
         hidden, cell = self.recurrent
         chosen = RecurrentState(hidden[rows], None if cell is None else cell[rows])
-        return DecoderState(chosen, None if self.feed is None else self.feed[rows])
+        return DecoderState(chosen, None if self.feed is None else self.feed[rows], self.steps)
 
     def repeat(self, times: int) -> "DecoderState":
         """The state of `times` copies of the batch, one copy after the other."""
@@ -35,13 +36,19 @@ class DecoderState(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A decoded sequence: features [K, B, T, R] for the readout, and the candidates they were made from.
+    """A decoded sequence: its candidates, and how their features for the readout are made.
 
     Where contexts were fed back, `candidates.contexts` is empty, and each of K > 1 candidates has weights of its own,
     [K, B, T, S].
+
+    Attributes:
+        number: of candidates, K.
+        features: from a slice of them to features [k, B, T, R].
+        candidates: the candidates.
     """
 
-    features: Tensor
+    number: int
+    features: Callable[[slice], Tensor]
     candidates: Candidates
 
 
@@ -71,11 +78,12 @@ class Decoder(nn.Module, ABC):
         self.recurrence = RecurrentStep(cell, input_size, feed_size, size, layers, dropout)
         self.initial_hidden = nn.Linear(key_size, size)
         self.initial_cell = nn.Linear(key_size, size) if cell == "lstm" else None
-        if feed_size and self.attention.estimator.enumerates:
+        reason = self.attention.estimator.unfeedable
+        if feed_size and reason:
             raise ValueError(
-                f"{type(self.attention.estimator).__name__} sums over every source position at every step, but "
-                f"{type(self).__name__} feeds its context back, so the number of paths grows as S^T; choose "
-                "model/decoder=luong with model.decoder.input_feeding=false, or attention/estimator=reinforce."
+                f"{type(self).__name__} feeds its context back, but {type(self.attention.estimator).__name__} "
+                f"{reason}; choose model/decoder=luong with model.decoder.input_feeding=false, or "
+                "attention/estimator=reinforce."
             )
 
     @property
@@ -115,13 +123,15 @@ class Decoder(nn.Module, ABC):
         feed = None if state.feed is None else state.feed.unsqueeze(1)
         return self.features(hidden, feed, candidates.contexts, embedded.unsqueeze(1)).squeeze(2), candidates, state
 
-    def forward(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
-        """Decodes embeddings [B, T, E] of the given target prefix."""
+    def forward(
+        self, embedded: Tensor, memory: Memory, state: DecoderState, posterior: Tensor | None = None
+    ) -> Decoded:
+        """Decodes embeddings [B, T, E] of the given target; posterior [B, T, S] as an inference network gives it."""
         return self._unroll(embedded, memory, state)
 
     def _unroll(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
-        """Step by step. An estimator that samples runs its K candidates as K copies of the batch, each on its path."""
-        copies = self.attention.estimator.samples if self.training else 1
+        """Step by step. An estimator that samples runs its candidates as copies of the batch, each on its own path."""
+        copies = self.attention.estimator.paths if self.training else 1
         batch, length, _ = embedded.shape
         projected = self.recurrence.project(embedded)
         if copies > 1:
@@ -136,25 +146,33 @@ class Decoder(nn.Module, ABC):
         hidden = torch.stack([state.recurrent.hidden[:, -1] for state in states], 1)
         feed = torch.stack([state.feed for state in states if state.feed is not None], 1)
         contexts = torch.cat([step.contexts for step in steps], -2)
-        features = self.features(hidden, feed, contexts, embedded)  # [1, K B, T, R]
-        return Decoded(features.view(copies, batch, length, -1), _join(steps, copies))
+        features = self.features(hidden, feed, contexts, embedded).view(copies, batch, length, -1)  # of [1, K B, T, R]
+        return Decoded(copies, features.__getitem__, _join(steps, copies))
 
 
 def _join(steps: list[Candidates], copies: int) -> Candidates:
     """Joins the candidates of T steps, each [1, K B, 1, ...], to one record of [K, B, T, ...]."""
 
-    def join(parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts, -1).view(copies, -1, len(steps))
+    def join(parts: list[Tensor | None]) -> Tensor | None:
+        found = [part for part in parts if part is not None]
+        return torch.cat(found, -1).view(copies, -1, len(steps)) if found else None
 
-    log_probs = [step.log_probs for step in steps if step.log_probs is not None]
-    positions = [step.positions for step in steps if step.positions is not None]
-    weights = torch.cat([step.weights for step in steps], -2)
+    def join_rows(parts: list[Tensor | None]) -> Tensor | None:
+        found = [part for part in parts if part is not None]
+        rows = torch.cat(found, -2)  # [K B, T, *]
+        return rows.view(copies, -1, *rows.shape[1:]) if copies > 1 else rows
+
+    weights = join_rows([step.weights for step in steps])
+    log_weights = join([step.log_weights for step in steps])
+    assert weights is not None
+    assert log_weights is not None
     return Candidates(
         contexts=weights.new_empty(0),
-        log_weights=join([step.log_weights for step in steps]) - math.log(copies),
-        weights=weights.view(copies, -1, *weights.shape[1:]) if copies > 1 else weights,
-        positions=join(positions) if positions else None,
-        log_probs=join(log_probs) if log_probs else None,
+        log_weights=log_weights,
+        weights=weights,
+        positions=join([step.positions for step in steps]),
+        log_probs=join([step.log_probs for step in steps]),
+        queries=join_rows([step.queries for step in steps]),
     )
 
 
@@ -188,19 +206,22 @@ class LuongDecoder(Decoder):
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
         recurrent = self.recurrence.step(projected, state.feed, state.recurrent)
         hidden = recurrent.hidden[:, -1:]
-        candidates: Candidates = self.attention(hidden, memory, samples=1 if self.feed_size else None)
+        candidates: Candidates = self.attention(hidden, memory, state.steps, follow=self.feed_size > 0)
         feed = self._combine(hidden.squeeze(1), self._only(candidates)) if self.feed_size else None
-        return DecoderState(recurrent, feed), candidates
+        return DecoderState(recurrent, feed, state.steps + 1), candidates
 
     def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
         return self._combine(hidden, contexts) if feed is None else feed.unsqueeze(0)
 
-    def forward(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
+    def forward(
+        self, embedded: Tensor, memory: Memory, state: DecoderState, posterior: Tensor | None = None
+    ) -> Decoded:
         if self.feed_size:
             return self._unroll(embedded, memory, state)
         hidden, _ = self.recurrence(embedded, state.recurrent)
-        candidates = self.attention(hidden, memory)
-        return Decoded(self._combine(hidden, candidates.contexts), candidates)
+        candidates = self.attention(hidden, memory, state.steps, posterior)
+        contexts = candidates.contexts
+        return Decoded(len(contexts), lambda part: self._combine(hidden, contexts[part]), candidates)
 
 
 class BahdanauDecoder(Decoder):
@@ -222,9 +243,10 @@ class BahdanauDecoder(Decoder):
         self.combine = nn.Linear(size + key_size + input_size, readout_size)
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
-        candidates: Candidates = self.attention(state.recurrent.hidden[:, -1:], memory, samples=1)
+        candidates: Candidates = self.attention(state.recurrent.hidden[:, -1:], memory, state.steps, follow=True)
         context = self._only(candidates)
-        return DecoderState(self.recurrence.step(projected, context, state.recurrent), context), candidates
+        recurrent = self.recurrence.step(projected, context, state.recurrent)
+        return DecoderState(recurrent, context, state.steps + 1), candidates
 
     def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
         combined: Tensor = self.combine(torch.cat([hidden, contexts[0], embedded], -1))

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from attnlab.attention import Candidates, Memory, Objective
-from attnlab.nn.decoders import AttentionFactory, Decoder, DecoderState
+from attnlab.nn.decoders import AttentionFactory, Decoded, Decoder, DecoderState
 from attnlab.nn.dropout import Dropout
+from attnlab.nn.inference import InferenceNetwork
 from attnlab.nn.readout import VocabularyReadout
 from attnlab.nn.recurrent import BidirectionalEncoder, CellKind
 
@@ -42,13 +44,15 @@ class RNNSeq2Seq(nn.Module):
         tie_output: whether the output layer shares the target embedding's weight.
         share_embeddings: whether source and target share one embedding (a joint vocabulary).
         padding: the id of padding, on both sides.
+        chunk: the most feature values that are held at once while training; more candidates are scored in parts, which
+            are computed anew in the backward pass.
     """
 
     def __init__(
         self, *, attention: AttentionFactory, decoder: Callable[..., Decoder], source_vocabulary: int,
         target_vocabulary: int, embedding: int = 256, encoder_size: int = 256, decoder_size: int = 512, layers: int = 1,
         cell: CellKind = "lstm", dropout: float = 0.2, tie_output: bool = True, share_embeddings: bool = False,
-        padding: int = 0,
+        padding: int = 0, chunk: int = 2**26,
     ) -> None:  # fmt: skip
         super().__init__()
         if share_embeddings and source_vocabulary != target_vocabulary:
@@ -73,7 +77,10 @@ class RNNSeq2Seq(nn.Module):
             readout_size=embedding, layers=layers, cell=cell, dropout=dropout,
         )  # fmt: skip
         self.readout = VocabularyReadout(embedding, target_vocabulary, self.target_embedding if tie_output else None)
+        guided = self.decoder.attention.estimator.guided
+        self.guide = InferenceNetwork(cell, embedding, 2 * encoder_size, encoder_size) if guided else None
         self.dropout = Dropout(dropout)
+        self.chunk = chunk
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -108,9 +115,23 @@ class RNNSeq2Seq(nn.Module):
             log-likelihoods [K, B, T] of every token under every candidate, 0 at padding, and the candidates.
         """
         memory, state = self.start(source)
-        features, candidates = self.decoder(self.dropout(self.embed(self.target_embedding, target_in)), memory, state)
-        scored = self.readout(self.dropout(features), target_out, target_out != self.padding, smoothing)
-        return scored, candidates
+        mask = target_out != self.padding
+        posterior = None
+        if self.guide is not None and self.training:
+            seen = self.dropout(self.embed(self.target_embedding, target_out))
+            posterior = self.guide(seen, mask.sum(1), memory)
+        prefix = self.dropout(self.embed(self.target_embedding, target_in))
+        decoded: Decoded = self.decoder(prefix, memory, state, posterior)
+
+        def score(part: slice) -> Tensor:
+            scored: Tensor = self.readout(self.dropout(decoded.features(part)), target_out, mask, smoothing)
+            return scored
+
+        together = max(1, self.chunk // (target_in.numel() * self.readout.linear.in_features))
+        if decoded.number <= together:
+            return score(slice(None)), decoded.candidates
+        parts = [slice(first, first + together) for first in range(0, decoded.number, together)]
+        return torch.cat([checkpoint(score, part, use_reentrant=False) for part in parts]), decoded.candidates
 
     def objective(self, log_likelihoods: Tensor, candidates: Candidates, mask: Tensor) -> Objective:
         """The training objective of what `forward` returned; mask is bool [B, T], True at real target positions."""

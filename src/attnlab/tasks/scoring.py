@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -106,19 +107,38 @@ def score_modes(
     *,
     modes: Sequence[str] | None = None,
     seed: int = 0,
+    draws: int = 1,
     **options: Any,
 ) -> tuple[Scored, dict[str, Scored]]:
     """Scores one split in every test mode that the model can run.
+
+    The mode `sample` is scored `draws` times, under the seeds from `seed` on: its metrics are means, and each has a
+    standard deviation over draws beside it (`bleu_sd`).
 
     Returns:
         the outcome in the mode by which the model was selected, and all outcomes by mode (the selecting mode first).
     """
     outcomes: dict[str, Scored] = {}
     for mode in modes or task.model.modes:
-        with reading(task.model, mode), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            outcomes[mode] = score(task, data, split, **options)
+        found = []
+        for draw in range(draws if mode == "sample" else 1):
+            with reading(task.model, mode), torch.random.fork_rng():
+                torch.manual_seed(seed + draw)
+                found.append(score(task, data, split, **options))
+        outcomes[mode] = found[0] if len(found) == 1 else _spread(found)
     return next(iter(outcomes.values())), outcomes
+
+
+def _spread(draws: list[Scored]) -> Scored:
+    """The first of several draws, with the mean of each metric and its standard deviation."""
+    metrics: dict[str, float] = {}
+    for name in draws[0].metrics:
+        values = [draw.metrics[name] for draw in draws]
+        metrics |= {name: mean(values), f"{name}_sd": stdev(values)}
+    if "best_shift" in metrics:  # a place, not a quantity
+        metrics["best_shift"] = draws[0].metrics["best_shift"]
+        del metrics["best_shift_sd"]
+    return replace(draws[0], metrics=metrics)
 
 
 def named_metrics(outcomes: dict[str, Scored], split: str, modes: Sequence[str]) -> dict[str, Any]:

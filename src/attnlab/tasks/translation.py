@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from attnlab.attention import Estimator
 from attnlab.data.batching import Batch
 from attnlab.data.tokenizers import BOS, EOS, PAD
 from attnlab.decoding import Hypothesis, beam, greedy, length_limits
@@ -42,6 +43,14 @@ class TranslationTask(pl.LightningModule):
         self.model = build(model)
         self.label_smoothing = label_smoothing
         self._decoded: dict[int, Hypothesis] = {}
+
+    def on_train_start(self) -> None:
+        self._steps = max(1, int(self.trainer.estimated_stepping_batches))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        for module in self.model.modules():
+            if isinstance(module, Estimator):
+                module.anneal(min(1.0, self.trainer.global_step / self._steps))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         scored, candidates = self.model(batch.source, batch.target_in, batch.target_out, self.label_smoothing)

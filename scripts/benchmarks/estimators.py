@@ -1,0 +1,279 @@
+"""Gradient estimators compared: bias, variance, seconds and memory of a step.
+
+Every estimator of conf/attention trains the same recurrent model on the same sentences of the phrasebook. The model has
+first been trained for some steps with soft attention, and then what an estimator has for itself (a value head, an
+inference network) for as many with the rest held fixed, so that the gradients are those of a run under way.
+
+bias is |mean - reference| / |reference| of the gradient for the parameters of the score (and of the inference network
+where there is one), and noise what sampling alone
+makes of it, sqrt(trace of the variance / draws) / |reference|: a bias that is not clearly above its noise is none. The
+reference is enumerated: for REINFORCE and Gumbel the gradient of the sampled bound E_z[log p(y | z)], for draws from an
+inference network that of the evidence lower bound. Estimators that draw nothing have no noise; the importance-weighted
+bound has no enumeration here (its unit test lists all draws).
+
+variance is the trace of the gradient's variance over |reference|^2, for one batch. Seconds are those of forward and
+backward, and memory the bytes kept between the two, both relative to soft attention, timed in turns in one process.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from _command import whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from attnlab.data.batching import Batch
+
+_HARD = "attention=hard attention/estimator=reinforce "
+VARIANTS = {
+    "soft": "attention=luong",
+    "reinforce, none": _HARD + "attention/estimator/baseline=none",
+    "reinforce, moving average": _HARD + "attention/estimator/baseline=moving_average",
+    "reinforce, self-critic": _HARD + "attention/estimator/baseline=self_critic",
+    "reinforce, soft context": _HARD + "attention/estimator/baseline=soft_context",
+    "reinforce, learned": _HARD + "attention/estimator/baseline=learned",
+    "reinforce, leave-one-out": _HARD + "attention/estimator/baseline=leave_one_out",
+    "gumbel, straight-through": "attention=gumbel",
+    "gumbel, relaxed": "attention=gumbel attention.estimator.straight_through=false",
+    "exact": "attention=exact",
+    "variational, enumerated": "attention=variational",
+    "variational, sampled": "attention=variational attention/estimator=variational_sampled",
+    "importance-weighted": "attention=variational attention/estimator=importance_weighted",
+}
+"""Rows of the table: overrides of the config; draws and entropy bonus are set for all that have them."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    for name, least, default, text in (
+        ("samples", 2, 4, "draws at each step"),
+        ("draws", 2, 400, "gradients of each estimator"),
+        ("training", 0, 300, "steps of training before the gradients are compared"),
+        ("sentences", 1, 16, "sentences of a batch"),
+        ("repeats", 1, 15, "timed steps of each estimator"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=whole(least), default=default, metavar="N", help=f"{text} (default: {default:,})"
+        )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw variance against seconds, as PNG or SVG")
+
+
+def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One row for each estimator."""
+    import torch
+
+    from attnlab.cli import CONF
+    from attnlab.data.batching import collate
+    from attnlab.experiment.build import build, compose
+    from attnlab.experiment.run import model_spec
+
+    data = build(compose(CONF, ["data.train=8000", "data.validation=100", "data.test=1"])["data"] | {
+        "max_sentences": options.sentences,
+    })  # fmt: skip
+    data.prepare()
+    sizes = len(data.tokenizers.source), len(data.tokenizers.target)
+    models = {}
+    for name, overrides in VARIANTS.items():
+        config = compose(CONF, ["model.dropout=0", *overrides.split()])
+        estimator = config["attention"]["estimator"]
+        for key, value in (("samples", options.samples), ("entropy_bonus", 0.0)):
+            if key in estimator:
+                estimator[key] = value
+        torch.manual_seed(1)
+        models[name] = build(model_spec(config, *sizes)).train()
+    console.print(f"Training with soft attention for {options.training} steps ...", highlight=False)
+    _train(models["soft"], data, options.training, set(models["soft"].state_dict()))
+    weights = models["soft"].state_dict()
+    split = data.splits["validation"]
+    batch = collate(split.source, split.target, range(options.sentences))
+    timings = _seconds(models, batch, options.repeats)
+    rows = []
+    for name, model in models.items():
+        own = set(model.load_state_dict(weights, strict=False).missing_keys)  # a value head, an inference network
+        _train(model, data, options.training, own)
+        row: dict[str, Any] = {
+            "estimator": name,
+            "samples": getattr(model.decoder.attention.estimator, "samples", None),
+        }
+        row |= _gradients(model, batch, options.draws)
+        row |= {"seconds": timings[name], "seconds_ratio": timings[name] / timings["soft"]}
+        kept = _kept_bytes(model, batch)
+        row |= {"memory_bytes": kept, "memory_ratio": kept / rows[0]["memory_bytes"] if rows else 1.0}
+        rows.append(row)
+        console.print(f"{name}: done", highlight=False)
+    if options.plot:
+        _plot(rows, options.plot)
+        console.print(f"Drawn to {options.plot}.", highlight=False, soft_wrap=True)
+    names = ("samples", "draws", "training", "sentences", "repeats")
+    return {name: getattr(options, name) for name in names} | {"variants": VARIANTS}, rows
+
+
+def _train(model: Any, data: Any, steps: int, names: set[str]) -> None:
+    """Trains the parameters of these names and no others."""
+    import torch
+
+    trained = [parameter for name, parameter in model.named_parameters() if name in names]
+    if not trained:
+        return
+    optimizer = torch.optim.Adam(trained, lr=4e-3)
+    batches: Any = iter(())
+    for _ in range(steps):
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(data.train_dataloader())
+            batch = next(batches)
+        _loss(model, batch).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        model.zero_grad()
+
+
+def _loss(model: Any, batch: "Batch") -> Any:
+    from attnlab.data.tokenizers import PAD
+
+    scored, candidates = model(batch.source, batch.target_in, batch.target_out)
+    return model.objective(scored, candidates, batch.target_out != PAD).loss
+
+
+def _parameters(model: Any) -> list[Any]:
+    """What an estimator gives a gradient of its own to."""
+    modules = [model.decoder.attention.score, *([model.guide] if model.guide is not None else [])]
+    return [parameter for module in modules for parameter in module.parameters()]
+
+
+def _flat(gradients: Any) -> Any:
+    import torch
+
+    return torch.cat([gradient.double().flatten() for gradient in gradients])
+
+
+def _reference(model: Any, batch: "Batch") -> Any:
+    """The enumerated gradient of what the estimator estimates, for the score's parameters; None if there is none."""
+    import torch
+
+    from attnlab.attention import GumbelSoftmax, Reinforce, SampledVariational, Variational
+    from attnlab.attention.estimators import ExactMarginal, token_mean
+    from attnlab.data.tokenizers import PAD
+
+    attention = model.decoder.attention
+    parameters = _parameters(model)
+    own = attention.estimator
+    mask = batch.target_out != PAD
+    if isinstance(own, SampledVariational):
+        attention.estimator = Variational()
+        loss = _loss(model, batch)
+    elif isinstance(own, Reinforce | GumbelSoftmax):
+        attention.estimator = ExactMarginal()
+        scored, candidates = model(batch.source, batch.target_in, batch.target_out)
+        loss = -token_mean((candidates.weights.movedim(-1, 0) * scored).sum(0), mask)
+    else:
+        return None
+    attention.estimator = own
+    return _flat(torch.autograd.grad(loss, parameters))
+
+
+def _gradients(model: Any, batch: "Batch", draws: int) -> dict[str, Any]:
+    import torch
+
+    parameters = _parameters(model)
+    torch.manual_seed(2)
+    first = _flat(torch.autograd.grad(_loss(model, batch), parameters))
+    again = _flat(torch.autograd.grad(_loss(model, batch), parameters))
+    if torch.equal(first, again):
+        return {"bias": None, "noise": None, "variance": 0.0}
+    mean, square = torch.zeros_like(first), 0.0
+    for _ in range(draws):
+        gradient = _flat(torch.autograd.grad(_loss(model, batch), parameters))
+        mean += gradient / draws
+        square += float(gradient.square().sum()) / draws
+    variance = (square - float(mean.square().sum())) * draws / (draws - 1)
+    reference = _reference(model, batch)
+    scale = float((mean if reference is None else reference).norm())
+    return {
+        "bias": None if reference is None else float((mean - reference).norm()) / scale,
+        "noise": (variance / draws) ** 0.5 / scale,
+        "variance": variance / scale**2,
+    }
+
+
+def _seconds(models: dict[str, Any], batch: "Batch", repeats: int) -> dict[str, float]:
+    """The median seconds of forward and backward, the estimators in turns."""
+    found: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(repeats + 2):
+        for name, model in models.items():
+            begun = time.perf_counter()
+            _loss(model, batch).backward()
+            seconds = time.perf_counter() - begun
+            model.zero_grad()
+            if turn >= 2:
+                found[name].append(seconds)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def _kept_bytes(model: Any, batch: "Batch") -> int:
+    """The bytes of the tensors that the forward pass keeps for the backward pass, parameters left out."""
+    import torch
+
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    storages: dict[int, int] = {}
+    keep: list[Any] = []  # so that no address is used twice
+
+    def note(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+            keep.append(tensor)
+        return tensor
+
+    identity: Callable[[Any], Any] = lambda tensor: tensor  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(note, identity):
+        _loss(model, batch)
+    return sum(storages.values())
+
+
+def _plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Variance against seconds, a labelled point for each estimator that draws."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    shown = [row for row in rows if row["variance"]]
+    for row in shown:
+        axes.scatter(row["seconds_ratio"], row["variance"], color="#1f5fa8", zorder=3)
+        axes.annotate(
+            row["estimator"], (row["seconds_ratio"], row["variance"]), xytext=(6, 3), textcoords="offset points",
+            fontsize=8,
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.margins(x=0.25, y=0.1)
+    axes.set_xlabel("seconds a step, relative to soft attention")
+    axes.set_ylabel("variance of the gradient / |gradient|²")
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def table(rows: list[dict[str, Any]]) -> "Table":
+    """A line for each estimator."""
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(title="Gradient estimators, relative to soft attention", title_justify="left", box=box.SIMPLE)
+    shown.add_column("estimator")
+    for name in ("draws", "bias", "noise", "variance", "seconds", "memory"):
+        shown.add_column(name, justify="right")
+    for row in rows:
+        shown.add_row(
+            row["estimator"], "" if row["samples"] is None else str(row["samples"]),
+            *["" if row[name] is None else f"{row[name]:.3f}" for name in ("bias", "noise")],
+            f"{row['variance']:.3g}", f"{row['seconds_ratio']:.2f}", f"{row['memory_ratio']:.2f}",
+        )  # fmt: skip
+    return shown

@@ -1,0 +1,136 @@
+"""What an estimator does while a model trains: the noise of its gradient, the gap of its bound, and its collapse."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from attnlab.attention import Attention, Estimator, reading
+from attnlab.data.batching import Batch, collate
+from attnlab.data.tokenizers import PAD
+
+_SENTENCES = 16  # of the fixed batch
+_DRAWS = 8  # repetitions of its gradient
+_FLOOR = 0.05  # nats; attention below it no longer explores
+_POOR = 0.25  # share of the unigram entropy above which a likelihood is poor
+
+
+class EstimatorDiagnostics(pl.Callback):
+    """Logs, after every validation, on sentences spread evenly over the validation split:
+
+    `diagnostics/entropy`            of the attention, in nats, a mean over target tokens
+    `diagnostics/nll`                in the model's own test mode, nats per target token
+    `diagnostics/bound_gap`          log-likelihood of the exact marginal less that of single draws (not fed back)
+    `diagnostics/gradient_variance`  between draws, summed over the parameters of the score
+
+    The last two are for attention that can be sampled. It also warns, once, of a run that has collapsed: draws that
+    explore no longer while the likelihood is poor, so that nothing can correct them.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__()
+        self.console = console or Console()
+        self.warned = False
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        split = trainer.datamodule.splits["validation"]
+        rows = range(0, len(split), max(1, len(split) // _SENTENCES))[:_SENTENCES]
+        batch = Batch(*(part.to(pl_module.device) for part in collate(split.source, split.target, rows)))
+        values = diagnose(pl_module.model, batch)
+        pl_module.log_dict({f"diagnostics/{name}": value for name, value in values.items()})
+        if not self.warned and draws(pl_module.model) and collapsed(values, batch.target_out):
+            self.warned = True
+            self.console.print(
+                f"Warning: the attention has collapsed. Its entropy is {values['entropy']:.3f} nats, so its draws "
+                f"explore no longer, while the loss is still {values['nll']:.2f} nats per token. Raise "
+                "attention.estimator.samples or its entropy bonus, or lower optimizer.lr.",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+
+
+def draws(model: nn.Module) -> bool:
+    """Whether the model's estimators draw positions while it trains."""
+    return any(hasattr(module, "samples") for module in model.modules() if isinstance(module, Estimator))
+
+
+def diagnose(model: Any, batch: Batch) -> dict[str, float]:
+    """The numbers of `EstimatorDiagnostics` for a model and a batch; neither model nor random state is changed."""
+    training = model.training
+    with torch.random.fork_rng(), _restored(model):
+        torch.manual_seed(0)
+        model.eval()
+        nll, spread = _likelihood(model, batch, model.modes[0])
+        values = {"entropy": spread, "nll": nll}
+        if "sample" in model.modes:
+            if "exact" in model.modes:
+                exact, _ = _likelihood(model, batch, "exact")
+                sampled = [_likelihood(model, batch, "sample")[0] for _ in range(_DRAWS)]
+                values["bound_gap"] = sum(sampled) / _DRAWS - exact
+            variance = _gradient_variance(model, batch)
+            values |= {} if variance is None else {"gradient_variance": variance}
+    model.train(training)
+    return values
+
+
+def collapsed(values: dict[str, float], targets: Tensor) -> bool:
+    """Whether attention no longer explores although the likelihood is poor, for the entropy of these targets' words."""
+    _, counts = targets[targets != PAD].unique(return_counts=True)
+    shares = counts / counts.sum()
+    unigram = float(-(shares * shares.log()).sum())
+    return values["entropy"] < _FLOOR and values["nll"] > _POOR * unigram
+
+
+@torch.no_grad()
+def _likelihood(model: Any, batch: Batch, mode: str) -> tuple[float, float]:
+    """Negative log-likelihood and attention entropy, both in nats, means over target tokens."""
+    with reading(model, mode):
+        scored, candidates = model(batch.source, batch.target_in, batch.target_out)
+    mask = batch.target_out != PAD
+    weights = candidates.weights
+    spread = -(weights * weights.clamp_min(torch.finfo(weights.dtype).tiny).log()).sum(-1)
+    count = mask.sum()
+    return float(-(candidates.mixture(scored) * mask).sum() / count), float((spread * mask).sum() / count)
+
+
+def _gradient_variance(model: Any, batch: Batch) -> float | None:
+    """Between draws, which are all that varies; None if the scores have no parameters that the weights depend on."""
+    parameters = [p for layer in model.modules() if isinstance(layer, Attention) for p in layer.score.parameters()]
+    model.train()
+    found = []
+    with torch.enable_grad():
+        for _ in range(_DRAWS):
+            scored, candidates = model(batch.source, batch.target_in, batch.target_out)
+            loss = model.objective(scored, candidates, batch.target_out != PAD).loss
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ()
+            used = [gradient.flatten() for gradient in gradients if gradient is not None]
+            if not used:
+                return None
+            found.append(torch.cat(used))
+    return float(torch.stack(found).var(0).sum())
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Switches dropout off, and puts it and the buffers, which a forward pass may change, back afterwards."""
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    rates = [
+        (module, name, getattr(module, name))
+        for module in model.modules()
+        for name in ("dropout", "probability")
+        if isinstance(getattr(module, name, None), float)
+    ]
+    try:
+        for module, name, _ in rates:
+            setattr(module, name, 0.0)
+        yield
+    finally:
+        for module, name, rate in rates:
+            setattr(module, name, rate)
+        for name, value in model.named_buffers():
+            value.copy_(buffers[name])
