@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = {
     "soft": ["attention=luong"],
     "exact": ["attention=exact"],
-    "reinforce": ["attention=hard"],
+    "reinforce": ["attention=hard", "attention/score=general"],
     "gumbel": ["attention=gumbel"],
     "variational": ["attention=variational"],
 }

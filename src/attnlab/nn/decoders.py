@@ -139,10 +139,11 @@ class Decoder(nn.Module, ABC):
             memory, state = memory.select(rows), state.repeat(copies)
             projected, embedded = projected.repeat(copies, 1, 1), embedded.repeat(copies, 1, 1)
         states, steps = [], []
-        for gates in projected.unbind(1):
-            state, candidates = self.advance(gates, memory, state)
-            states.append(state)
-            steps.append(candidates)
+        with self.recurrence.looping():
+            for gates in projected.unbind(1):
+                state, candidates = self.advance(gates, memory, state)
+                states.append(state)
+                steps.append(candidates)
         hidden = torch.stack([state.recurrent.hidden[:, -1] for state in states], 1)
         feed = torch.stack([state.feed for state in states if state.feed is not None], 1)
         contexts = torch.cat([step.contexts for step in steps], -2)

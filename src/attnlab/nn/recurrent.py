@@ -1,5 +1,7 @@
 """Recurrent layers, run over whole sequences (fused) or a step at a time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.nn.dropout import Dropout
+from attnlab.nn.loop import LoopLinear
 
 CellKind = Literal["lstm", "gru"]
 
@@ -73,6 +76,13 @@ class BidirectionalEncoder(nn.Module):
         return outputs, torch.stack(finals, 1)
 
 
+class _LoopWeights(NamedTuple):
+    """The linear maps of a stack's layers within a loop."""
+
+    inputs: list[LoopLinear]
+    recurrent: list[LoopLinear]
+
+
 class RecurrentStep(nn.Module):
     """A recurrent stack that can run fused over a sequence or one step at a time, on the same parameters.
 
@@ -95,6 +105,7 @@ class RecurrentStep(nn.Module):
         self.layers = layers
         self.dropout = dropout
         self.rnn = make_rnn(kind, input_size + feed_size, size, layers, dropout)
+        self._loop: _LoopWeights | None = None
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -116,27 +127,50 @@ class RecurrentStep(nn.Module):
         # an LSTM adds both biases; a GRU gates the recurrent one, which therefore stays in the step
         return F.linear(inputs, w_ih[:, : self.input_size], b_ih + b_hh if self.kind == "lstm" else b_ih)
 
+    @contextmanager
+    def looping(self) -> Iterator[None]:
+        """Within this context, all calls of `step` share one cast and one gradient of the weights."""
+        weights = [self._weights(layer) for layer in range(self.layers)]
+        fed = weights[0][0][:, self.input_size :]
+        inputs = [fed, *(w_ih for w_ih, *_ in weights[1:])]
+        self._loop = _LoopWeights([LoopLinear(w) for w in inputs], [LoopLinear(w_hh) for _, w_hh, *_ in weights])
+        try:
+            yield
+        finally:
+            self._loop = None
+
+    def _input(self, layer: int, below: Tensor) -> Tensor:
+        """What a layer's gates get from below: from what is fed (layer 0) or from the layer before, without biases."""
+        if self._loop is not None:
+            return self._loop.inputs[layer](below)
+        w_ih = self._weights(layer)[0]
+        return F.linear(below, w_ih[:, self.input_size :] if layer == 0 else w_ih)
+
+    def _recurrent(self, layer: int, hidden: Tensor) -> Tensor:
+        """What a layer's gates get from its own last state, without biases."""
+        if self._loop is not None:
+            return self._loop.recurrent[layer](hidden)
+        return F.linear(hidden, self._weights(layer)[1])
+
     def step(self, projected: Tensor, feed: Tensor | None, state: RecurrentState) -> RecurrentState:
         """One step from the projected input [N, G H] and the fed half [N, F]: the new state."""
         hiddens: list[Tensor] = []
         cells: list[Tensor] = []
-        gates = projected
-        if feed is not None:
-            gates = gates + F.linear(feed, self._weights(0)[0][:, self.input_size :])
+        gates = projected if feed is None else projected + self._input(0, feed)
         for layer in range(self.layers):
-            w_ih, w_hh, b_ih, b_hh = self._weights(layer)
+            _, _, b_ih, b_hh = self._weights(layer)
             if layer > 0:
                 below = F.dropout(hiddens[-1], self.dropout, self.training)
-                gates = F.linear(below, w_ih, b_ih + b_hh if self.kind == "lstm" else b_ih)
+                gates = self._input(layer, below) + (b_ih + b_hh if self.kind == "lstm" else b_ih)
             hidden = state.hidden[:, layer]
             if state.cell is not None:
-                i, f, g, o = (gates + F.linear(hidden, w_hh)).chunk(4, -1)
+                i, f, g, o = (gates + self._recurrent(layer, hidden)).chunk(4, -1)
                 cell = f.sigmoid() * state.cell[:, layer] + i.sigmoid() * g.tanh()
                 hiddens.append(o.sigmoid() * cell.tanh())
                 cells.append(cell)
             else:
                 r_in, z_in, n_in = gates.chunk(3, -1)
-                r_rec, z_rec, n_rec = F.linear(hidden, w_hh, b_hh).chunk(3, -1)
+                r_rec, z_rec, n_rec = (self._recurrent(layer, hidden) + b_hh).chunk(3, -1)
                 update = (z_in + z_rec).sigmoid()
                 candidate = (n_in + (r_in + r_rec).sigmoid() * n_rec).tanh()
                 hiddens.append(candidate + update * (hidden - candidate))
