@@ -1,7 +1,7 @@
 """Training speed: target tokens per second in steady state, and seconds to the first step.
 
 The model is that of the published comparisons: one bidirectional LSTM layer of 2 x 256, an LSTM decoder of 512 with
-Luong's attention, embeddings of 256, an output layer of its own, words seen at least twice, batches of 64 sentences.
+Luong's attention (an alignment layer of 256, if additive), embeddings of 256, an output layer of its own, words seen at least twice, batches of 64 sentences.
 
 A step is that of `python train.py`: Lightning's loop with loading, forward, backward, clipping to norm 1, fused Adam
 and the check for a finite loss, on the processor. Left out are validation, logging and checkpoints. After the warm-up,
@@ -113,6 +113,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
         overrides = [
             *_MODEL,
             f"attention/score={score}",
+            *(["attention.score.size=256"] if score == "additive" else []),
             f"model.decoder.input_feeding={'true' if feeding == 'yes' else 'false'}",
             f"trainer.precision={_PRECISIONS[precision]}",
         ]
