@@ -29,7 +29,7 @@ ALLOWED = {
     "tasks": {"attention", "nn", "decoding", "data", "evaluation"} | LEAVES,
     "callbacks": {"attention", "nn", "tasks", "decoding", "data", "evaluation"} | LEAVES,
     "experiment": {"attention", "nn", "decoding", "data", "evaluation", "tasks", "callbacks", "help"} | LEAVES,
-    "cli": {"experiment", "data", "help"} | LEAVES,
+    "cli": {"experiment", "help"} | LEAVES,
 }
 MATHEMATICS = ("attention", "nn", "decoding")
 LIGHTNING = ("tasks", "data", "callbacks", "experiment")

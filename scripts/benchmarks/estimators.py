@@ -70,7 +70,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     from attnlab.cli import CONF
     from attnlab.data.batching import collate
     from attnlab.experiment.build import build, compose
-    from attnlab.experiment.run import model_spec
+    from attnlab.experiment.training import model_spec
 
     data = build(compose(CONF, ["data.train=8000", "data.validation=100", "data.test=1"])["data"] | {
         "max_sentences": options.sentences,

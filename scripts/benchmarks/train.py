@@ -1,7 +1,8 @@
 """Training speed: target tokens per second in steady state, and seconds to the first step.
 
 The model is that of the published comparisons: one bidirectional LSTM layer of 2 x 256, an LSTM decoder of 512 with
-Luong's attention (an alignment layer of 256, if additive), embeddings of 256, an output layer of its own, words seen at least twice, batches of 64 sentences.
+Luong's attention, an alignment layer of 256 where it is additive, embeddings of 256, an output layer of its own, words
+seen at least twice, batches of 64 sentences.
 
 A step is that of `python train.py`: Lightning's loop with loading, forward, backward, clipping to norm 1, fused Adam
 and the check for a finite loss, on the processor. Left out are validation, logging and checkpoints. After the warm-up,
@@ -162,7 +163,7 @@ def _speed(config: dict[str, Any], data: "TranslationData", options: argparse.Na
     import pytorch_lightning as pl
 
     from attnlab.callbacks.guard import FiniteLoss
-    from attnlab.experiment.run import make_task, quiet
+    from attnlab.experiment.training import make_task, quiet
 
     quiet()
     pl.seed_everything(config["seed"], verbose=False)

@@ -39,7 +39,6 @@ def _launch() -> int:
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from attnlab.data.prepare import prefetch
     from attnlab.help import explain
 
     codes: list[int] = []
@@ -50,10 +49,7 @@ def _launch() -> int:
 
         try:
             resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            overrides = list(HydraConfig.get().overrides.task)
-            if not Path(resolved["run_dir"], "status.json").exists():
-                prefetch(resolved["data"])  # meanwhile this process imports torch
-            codes.append(_run(resolved, overrides))
+            codes.append(_run(resolved, list(HydraConfig.get().overrides.task)))
         except OmegaConfBaseException as error:
             _complain(explain(error))
             codes.append(2)

@@ -38,7 +38,7 @@ def test_dot_is_equation_of_luong():
 
 def test_general_is_equation_of_luong_with_a_matrix():
     score = GeneralScore(Q, D)
-    assert_equals(score, *tensors(), lambda q, k: q @ score.key.weight.double() @ k)
+    assert_equals(score, *tensors(), lambda q, k: q @ score.key.weight.double() @ k / math.sqrt(Q))
 
 
 def test_scaled_is_equation_of_vaswani():

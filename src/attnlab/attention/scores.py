@@ -82,16 +82,21 @@ class ScaledDotScore(DotScore):
 
 
 class GeneralScore(Score):
-    """e_ij = q_i^T W k_j: Luong, Pham and Manning 2015, equation 8 (general)."""
+    """e_ij = q_i^T W k_j: Luong, Pham and Manning 2015, equation 8 (general).
+
+    The parameter is sqrt(Q) W. Adam moves every entry by the learning rate, and Q x D entries that move together would
+    move a score by many nats a step; so parametrised, they move it as those of a scaled dot product do.
+    """
 
     def __init__(self, query_size: int, key_size: int) -> None:
         super().__init__(query_size, key_size)
         self.key = nn.Linear(key_size, query_size, bias=False)
+        self.scale = 1.0 / math.sqrt(query_size)
 
     def prepare(self, keys: Tensor) -> Tensor:
-        """Returns W k_j, [..., S, Q]."""
+        """Returns sqrt(Q) W k_j, [..., S, Q]."""
         projected: Tensor = self.key(keys)
         return projected
 
     def forward(self, query: Tensor, prepared: Tensor) -> Tensor:
-        return query @ prepared.transpose(-1, -2)
+        return (query * self.scale) @ prepared.transpose(-1, -2)

@@ -1,6 +1,7 @@
 """From specs to objects. The only place that instantiates, and the gate that every spec passes.
 
-Also where a script composes a config without being a Hydra application itself.
+Also where a script composes a config without being a Hydra application itself. Imports torch where it is needed, so
+that mistakes in a command are told at once.
 """
 
 import importlib
@@ -10,15 +11,12 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
-
-import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from typing import TYPE_CHECKING, Any
 
 from attnlab.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 _OWN = ("attnlab.attention.", "attnlab.nn.", "attnlab.data.", "attnlab.tasks.")
 
@@ -30,6 +28,9 @@ def build(spec: dict[str, Any]) -> Any:
         UserError: if a target is neither a definition of this package nor a torch optimizer or schedule, or if a
             class refuses its arguments with a sentence.
     """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
     _check_targets(spec)
     try:
         return instantiate(spec, _convert_="all")
@@ -65,6 +66,9 @@ def _check_targets(spec: Any) -> None:
         found = vars(_module(module_name, target)).get(name)
         allowed = getattr(found, "__module__", None) == module_name
     elif target.startswith("torch.optim."):
+        from torch.optim import Optimizer
+        from torch.optim.lr_scheduler import LRScheduler
+
         found = vars(_module(module_name, target)).get(name)
         allowed = isinstance(found, type) and issubclass(found, Optimizer | LRScheduler)
     if not allowed:
@@ -87,6 +91,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is missing, truncated, or holds anything but tensors and primitives.
     """
+    import torch
+
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}; train the run first, or give the directory of another.")
     try:
@@ -102,7 +108,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_weights(task: torch.nn.Module, path: Path) -> None:
+def load_weights(task: "torch.nn.Module", path: Path) -> None:
     """Loads a checkpoint's parameters into a task of the same shape; UserError where they do not fit."""
     state = load_checkpoint(path)["state_dict"]
     try:
@@ -164,14 +170,15 @@ def check_types(conf: Path, overrides: Sequence[str], config: dict[str, Any]) ->
         UserError: that names the key, what it should be and what it is.
     """
     chosen = [part for part in overrides if (conf / part.lstrip("+~").partition("=")[0].partition("@")[0]).is_dir()]
-    set_keys = [part.lstrip("+~").partition("=")[0] for part in overrides if part not in chosen]
-    if not set_keys:
+    keys = [part.lstrip("+~").partition("=")[0] for part in overrides if part not in chosen]
+    keys = [key for key in keys if not key.startswith(("trainer.", "hydra.", "run_dir"))]
+    if not keys:
         return
     defaults = compose(conf, chosen)
-    for key in set_keys:
+    for key in keys:
         expected, found = _at(defaults, key), _at(config, key)
         kind = next((kind for kind in _KINDS if isinstance(expected, kind)), None)
-        if kind is None or found is None or key.startswith(("trainer.", "hydra.", "run_dir")):
+        if kind is None or found is None:
             continue
         allowed, name = _KINDS[kind]
         if not isinstance(found, allowed) or (isinstance(found, bool) and kind is not bool):

@@ -1,34 +1,20 @@
-"""One run, from a resolved config to its record."""
+"""One run, from a resolved config to its record.
 
-import logging
+What is slow starts side by side: a process that prepares the corpus, a thread that opens the W&B run, and the import of
+torch and Lightning (`training`).
+"""
+
 import os
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from attnlab.callbacks.diagnostics import EstimatorDiagnostics
-from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate
-from attnlab.callbacks.progress import TrainingProgress
-from attnlab.data.tokenizers import TokenizerPair
-from attnlab.data.translation import TranslationData
-from attnlab.errors import UserError
-from attnlab.experiment.build import build, load_weights
+from attnlab.data.prepare import prefetch
 from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
-from attnlab.experiment.view import draw_maps, metrics_table
-from attnlab.files import write_jsonl
-from attnlab.tasks.scoring import named_metrics, score_modes
-from attnlab.tasks.translation import TranslationTask
 
 INTERRUPTED = 130
 """Exit code of a run that was stopped by Ctrl-C."""
@@ -63,13 +49,18 @@ def run(config: dict[str, Any], overrides: list[str]) -> int:
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths may hold brackets
     if record.finished:
         say(f"This run has finished before; its results are in {directory}.")
+        from attnlab.experiment.view import metrics_table
+
         console.print(metrics_table(record.read_metrics()))
         return 0
     record.begin(overrides)
-    quiet()
+    if record.last_checkpoint is None:
+        prefetch(config["data"])
     with Tracker(record, config) as tracker:
         try:
-            _train_and_test(config, record, tracker, console)
+            from attnlab.experiment.training import train_and_test
+
+            train_and_test(config, record, tracker, console, process_start())
         except KeyboardInterrupt as stop:
             record.end("interrupted", stop)
             tracker.exit_code = INTERRUPTED
@@ -82,123 +73,3 @@ def run(config: dict[str, Any], overrides: list[str]) -> int:
     record.end("finished")
     say(f"Results, predictions and attention maps are in {directory}.")
     return 0
-
-
-def _train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, console: Console) -> None:
-    directory = record.directory
-    if config["search"]["draws"] < 1:
-        raise UserError(f"search.draws={config['search']['draws']} must be 1 or more.")
-    with torch.device("meta"):  # what cannot work is refused before any data is read
-        build(model_spec(config, 8, 8))
-    pl.seed_everything(config["seed"], verbose=False)
-    data: TranslationData = build(config["data"])
-    resume = record.last_checkpoint
-    if resume is not None:
-        data.use_tokenizers(TokenizerPair.load(directory / "tokenizer.json"))
-    data.prepare()
-    data.tokenizers.save(directory / "tokenizer.json")
-    task = make_task(config, data)
-    numbers = data.summary()
-    console.print(
-        f"{numbers['train/pairs']:,} training pairs; vocabularies of {numbers['vocabulary/source']:,} and "
-        f"{numbers['vocabulary/target']:,}; {task.model.parameter_count():,} parameters.",
-        highlight=False,
-    )
-    progress = TrainingProgress(process_start())
-    trainer, checkpoint = make_trainer(
-        config, directory, tracker, [progress, FiniteLoss(), EstimatorDiagnostics(console)]
-    )
-    if resume is not None:
-        console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
-    begun = time.perf_counter()
-    with _interruptible(trainer):
-        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
-    seconds = time.perf_counter() - begun
-
-    best = Path(checkpoint.best_model_path)
-    if best.is_file():
-        load_weights(task, best)
-    selected, outcomes = score_modes(task, data, "test", seed=config["seed"], **config["search"])
-    metrics = named_metrics(outcomes, "test", task.model.modes) | _best_validation(checkpoint)
-    metrics |= {
-        "params": task.model.parameter_count(),
-        "train/seconds": seconds,
-        "train/tokens_per_second": progress.tokens_per_second,
-        "train/seconds_to_first_step": progress.first_step,
-        "train/epochs": trainer.current_epoch,
-        "selected_by": task.hparams["monitor"],
-        "test_mode": next(iter(outcomes)),
-    }
-    write_jsonl(directory / "predictions.jsonl", selected.predictions)
-    pictures = draw_maps(data, "test", selected.hypotheses, directory / "attention", config["maps"])
-    tracker.finish(metrics, pictures)
-    record.write_metrics(metrics)
-    console.print(metrics_table(metrics))
-
-
-def model_spec(config: dict[str, Any], source: int, target: int) -> dict[str, Any]:
-    """The spec of a config's model, for vocabularies of so many types."""
-    sizes = {"source_vocabulary": source, "target_vocabulary": target}
-    return config["model"] | {"attention": config["attention"]} | sizes
-
-
-def make_task(config: dict[str, Any], data: TranslationData) -> TranslationTask:
-    """The task that a config describes, for a corpus whose vocabularies are known."""
-    assert data.tokenizers is not None
-    return TranslationTask(
-        model=model_spec(config, len(data.tokenizers.source), len(data.tokenizers.target)),
-        optimizer=config["optimizer"], schedule=config["schedule"], build=build,
-        monitor=config["task"]["monitor"], label_smoothing=config["task"]["label_smoothing"],
-    )  # fmt: skip
-
-
-def make_trainer(
-    config: dict[str, Any], directory: Path, tracker: Tracker, callbacks: list[pl.Callback]
-) -> tuple[pl.Trainer, ModelCheckpoint]:
-    """Lightning's trainer with checkpoints in the run directory, and the callback that keeps the best."""
-    monitor, mode = config["task"]["monitor"], config["task"]["mode"]
-    checkpoint = ModelCheckpoint(
-        directory / "checkpoints",
-        "best",
-        monitor=monitor,
-        mode=mode,
-        save_last=True,
-        enable_version_counter=False,
-    )
-    stops: list[pl.Callback] = [
-        EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False)
-    ]
-    if config["task"]["stop_lr"] is not None:
-        stops.append(StopAtLearningRate(config["task"]["stop_lr"]))
-    try:
-        trainer = pl.Trainer(
-            **config["trainer"], default_root_dir=directory, logger=tracker.loggers,
-            callbacks=[checkpoint, *stops, *callbacks], enable_model_summary=False, num_sanity_val_steps=0,
-        )  # fmt: skip
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        raise UserError(f"The trainer refuses its options: {error}") from error
-    return trainer, checkpoint
-
-
-def quiet() -> None:
-    """Keeps libraries' hints out of the terminal; errors still come through."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-
-
-@contextmanager
-def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
-    """Turns Lightning's own way of leaving after Ctrl-C, an exit, back into a KeyboardInterrupt."""
-    try:
-        yield
-    except SystemExit as exit_:
-        raise KeyboardInterrupt from exit_
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-
-
-def _best_validation(checkpoint: ModelCheckpoint) -> dict[str, float]:
-    score = checkpoint.best_model_score
-    return {} if score is None or checkpoint.monitor is None else {checkpoint.monitor: float(score)}

@@ -1,5 +1,6 @@
 """Weights & Biases: a view of the run directory, offline unless asked, and always closed."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,36 +11,48 @@ from attnlab.experiment.record import RunRecord
 class Tracker:
     """The W&B run of one run directory; with `wandb.mode: disabled`, nothing.
 
+    It opens in a thread, since it takes seconds to, and is waited for when it is first used or left.
+
     Args:
         record: the run's record.
         config: its config, logged with the run.
     """
 
     def __init__(self, record: RunRecord, config: dict[str, Any]) -> None:
-        self.options = config["wandb"]
+        options = config["wandb"]
         self.exit_code = 0
-        self.loggers: Any = False
-        if self.options["mode"] == "disabled":
+        self._opening: Future[Any] | None = None
+        if options["mode"] == "disabled":
             return
         import wandb
-        from pytorch_lightning.loggers import WandbLogger
 
         directory = record.directory.resolve()
-        self._run = wandb.init(
-            project=self.options["project"], group=self.options["group"], tags=self.options["tags"],
+        with_thread = ThreadPoolExecutor(1, "wandb")
+        self._opening = with_thread.submit(
+            wandb.init, project=options["project"], group=options["group"], tags=options["tags"],
             name=f"{record.directory.parent.name}-{record.directory.name}", dir=str(directory), config=config,
-            mode=self.options["mode"], settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            mode=options["mode"], settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )  # fmt: skip
-        self.loggers = [WandbLogger(experiment=self._run)]
+        with_thread.shutdown(wait=False)
+
+    @property
+    def loggers(self) -> Any:
+        """What Lightning logs to; False for nothing."""
+        if self._opening is None:
+            return False
+        from pytorch_lightning.loggers import WandbLogger
+
+        return [WandbLogger(experiment=self._opening.result())]
 
     def finish(self, metrics: dict[str, Any], pictures: dict[str, Path]) -> None:
         """Logs the final metrics and the attention maps."""
-        if not self.loggers:
+        if self._opening is None:
             return
         import wandb
 
-        self._run.log({f"attention/{name}": wandb.Image(str(path)) for name, path in pictures.items()})
-        self._run.summary.update(metrics)
+        run = self._opening.result()
+        run.log({f"attention/{name}": wandb.Image(str(path)) for name, path in pictures.items()})
+        run.summary.update(metrics)
 
     def __enter__(self) -> Self:
         return self
@@ -47,5 +60,5 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.loggers:
-            self._run.finish(exit_code=1 if kind else self.exit_code)
+        if self._opening is not None and self._opening.exception() is None:
+            self._opening.result().finish(exit_code=1 if kind else self.exit_code)

@@ -3,14 +3,15 @@
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from attnlab.data.tokenizers import EOS
-from attnlab.data.translation import TranslationData
-from attnlab.decoding import Hypothesis
-from attnlab.evaluation.plots import attention_heatmap
+
+if TYPE_CHECKING:
+    from attnlab.data.translation import TranslationData
+    from attnlab.decoding import Hypothesis
 
 _ROWS = {
     "loss": ("loss", "nats per target token", "{:.3f}"),
@@ -59,13 +60,15 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
 
 
 def draw_maps(
-    data: TranslationData, split: str, hypotheses: list[Hypothesis], directory: Path, count: int
+    data: "TranslationData", split: str, hypotheses: "list[Hypothesis]", directory: Path, count: int
 ) -> dict[str, Path]:
     """Draws the attention of `count` sentences, spread evenly over the split and so the same for every variant.
 
     Returns:
         the pictures by name.
     """
+    from attnlab.evaluation.plots import attention_heatmap
+
     assert data.tokenizers is not None
     shutil.rmtree(directory, ignore_errors=True)
     rows = data.splits[split]

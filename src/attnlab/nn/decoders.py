@@ -92,6 +92,10 @@ class Decoder(nn.Module, ABC):
         modes = self.attention.estimator.modes
         return tuple(mode for mode in modes if mode != "exact") if self.feed_size else modes
 
+    def prepare(self, states: Tensor, mask: Tensor) -> Memory:
+        """What attention reads of a source, from the encoder's states [B, S, D] and their mask [B, 1, S]."""
+        return self.attention.prepare(states, mask)
+
     def start(self, finals: Tensor) -> DecoderState:
         """The first state, from the encoder's last hidden states [B, L, D]: s_0 = tanh(W h)."""
         hidden = self.initial_hidden(finals).tanh()
@@ -200,8 +204,12 @@ class LuongDecoder(Decoder):
         self.from_hidden = nn.Linear(size, readout_size)
         self.from_context = nn.Linear(key_size, readout_size, bias=False)
 
+    def prepare(self, states: Tensor, mask: Tensor) -> Memory:
+        """The values are W_c h_j, projected once a source, not once a step and candidate: W_c c = sum_j a_j W_c h_j."""
+        return self.attention.prepare(self.from_context(states), mask, keys=states)
+
     def _combine(self, hidden: Tensor, contexts: Tensor) -> Tensor:
-        combined: Tensor = self.from_hidden(hidden) + self.from_context(contexts)
+        combined: Tensor = self.from_hidden(hidden) + contexts
         return combined.tanh()
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:

@@ -7,21 +7,21 @@ from attnlab.nn.recurrent import BidirectionalEncoder, CellKind
 
 
 class InferenceNetwork(nn.Module):
-    """q(z_t | x, y) = softmax_j g_t^T W h_j, g a bidirectional recurrence over the target (Deng et al. 2018).
+    """q(z_t | x, y) = softmax_j g_t^T W v_j, g a bidirectional recurrence over the target (Deng et al. 2018).
 
-    It shares the source states h with the model, where the paper has another recurrence over the source.
+    It shares the values v of the source with the model, where the paper has another recurrence over the source.
 
     Args:
         kind: lstm or gru.
         token_size: width E of the target embeddings.
-        key_size: width D of the source states.
+        value_size: width of the source's values.
         size: width of each direction of the recurrence.
     """
 
-    def __init__(self, kind: CellKind, token_size: int, key_size: int, size: int) -> None:
+    def __init__(self, kind: CellKind, token_size: int, value_size: int, size: int) -> None:
         super().__init__()
         self.encoder = BidirectionalEncoder(kind, token_size, size, 1, 0.0)
-        self.score = GeneralScore(2 * size, key_size)
+        self.score = GeneralScore(2 * size, value_size)
         self.normalizer = Softmax()
 
     def forward(self, embedded: Tensor, lengths: Tensor, memory: Memory) -> Tensor:

@@ -107,7 +107,7 @@ class VocabularyReadout(nn.Module):
         """
         candidates, batch, length, _ = features.shape
         real = mask.flatten().nonzero().squeeze(1)
-        rows = features.flatten(1, 2)[:, real].flatten(0, 1)  # [K N, R]
+        rows = features.flatten(1, 2).index_select(1, real).flatten(0, 1)  # [K N, R]
         gold = targets.flatten()[real].repeat(candidates)
         weight: Tensor = self.linear.weight
         bias: Tensor = self.linear.bias

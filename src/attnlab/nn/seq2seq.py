@@ -78,7 +78,7 @@ class RNNSeq2Seq(nn.Module):
         )  # fmt: skip
         self.readout = VocabularyReadout(embedding, target_vocabulary, self.target_embedding if tie_output else None)
         guided = self.decoder.attention.estimator.guided
-        self.guide = InferenceNetwork(cell, embedding, 2 * encoder_size, encoder_size) if guided else None
+        self.guide = InferenceNetwork(cell, embedding, embedding, encoder_size) if guided else None
         self.dropout = Dropout(dropout)
         self.chunk = chunk
 
@@ -97,7 +97,7 @@ class RNNSeq2Seq(nn.Module):
         """Encodes source ids [B, S] once: the memory that attention reads and the decoder's first state."""
         mask = source != self.padding
         outputs, finals = self.encoder(self.dropout(self.embed(self.source_embedding, source)), mask.sum(1))
-        memory = self.decoder.attention.prepare(self.dropout(outputs), mask.unsqueeze(-2))
+        memory = self.decoder.prepare(self.dropout(outputs), mask.unsqueeze(-2))
         return SearchState(memory, self.decoder.start(finals))
 
     def forward(
