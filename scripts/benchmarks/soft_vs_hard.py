@@ -140,12 +140,12 @@ def table(rows: list[dict[str, Any]]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    shown = Table(title="Soft and hard attention, one query", title_justify="left", box=box.SIMPLE)
+    shown = Table(title="Soft and hard attention, one query", title_justify="left", box=box.SIMPLE, padding=0)
     headings = (
-        "n", "mode", "choose, µs", "read, µs", "choose, KiB", "read, KiB", "values", "scores", "repeated",
+        "n", "mode", "choose µs", "read µs", "choose KiB", "read KiB", "values", "scores", "repeated",
     )  # fmt: skip
     for name in headings:
-        shown.add_column(name, justify="left" if name == "mode" else "right")
+        shown.add_column(name, justify="left" if name == "mode" else "right", min_width=6)
     for row in rows:
         if row["mode"] == "soft" and shown.rows:
             shown.add_section()
