@@ -138,7 +138,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
         )
     names = ("sentences", "warmup", "steps", "repeats", "retries", "first_step_runs")
     settings = {
-        "data": options.data or "phrasebook", "pairs": len(data.splits["train"]),
+        "data": Path(options.data).name if options.data else "phrasebook", "pairs": len(data.splits["train"]),
         "vocabulary_source": len(data.tokenizers.source), "vocabulary_target": len(data.tokenizers.target),
         "model": list(_MODEL), "peak_flops": peaks,
     }  # fmt: skip

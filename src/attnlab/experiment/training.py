@@ -59,8 +59,9 @@ def train_and_test(
     data.tokenizers.save(directory / "tokenizer.json")
     task = make_task(config, data)
     numbers = data.summary()
+    left_out = f" ({numbers['train/dropped']:,} longer ones left out)" if numbers["train/dropped"] else ""
     console.print(
-        f"{numbers['train/pairs']:,} training pairs; vocabularies of {numbers['vocabulary/source']:,} and "
+        f"{numbers['train/pairs']:,} training pairs{left_out}; vocabularies of {numbers['vocabulary/source']:,} and "
         f"{numbers['vocabulary/target']:,}; {task.model.parameter_count():,} parameters.",
         highlight=False,
     )
