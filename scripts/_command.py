@@ -47,6 +47,14 @@ def whole(least: int = 1) -> Callable[[str], int]:
     return number
 
 
+def add_numbers(parser: argparse.ArgumentParser, *numbers: tuple[str, int, int, str]) -> None:
+    """Options that are whole numbers: (name, least, default, what it is) each."""
+    for name, least, default, text in numbers:
+        parser.add_argument(
+            f"--{name}", type=whole(least), default=default, metavar="N", help=f"{text} (default: {default:,})"
+        )
+
+
 def penalty(text: str) -> float:
     """A type of argparse: a finite number of at least 0."""
     try:

@@ -59,13 +59,14 @@ def markdown(table: str, results: list[dict]) -> str:
         runs = [result["metrics"] for result in results if result["row"] == row]
         if not runs:
             continue
-        cells = [_cell([m.get(f"test/{name}") for m in runs], _FORMS.get(name, "{:.1f}")) for name in names]
-        cells.append(_cell([m["train/seconds"] for m in runs], "{:.0f}"))
+        cells = [cell([m.get(f"test/{name}") for m in runs], _FORMS.get(name, "{:.1f}")) for name in names]
+        cells.append(cell([m["train/seconds"] for m in runs], "{:.0f}"))
         lines.append(f"| `{row}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(values: list[float | None], form: str) -> str:
+def cell(values: list[float | None], form: str) -> str:
+    """The mean of the known values, ± their standard deviation where there are several."""
     known = [value for value in values if value is not None]
     if not known:
         return ""

@@ -16,17 +16,18 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from _command import run as main_program
 from _command import whole
+from reproduce import cell
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = {
     "soft": ["attention=luong"],
     "exact": ["attention=exact"],
-    "reinforce": ["attention=hard", "attention/score=general"],
+    "reinforce": ["attention=hard"],
     "gumbel": ["attention=gumbel"],
     "variational": ["attention=variational"],
 }
@@ -82,16 +83,12 @@ def markdown(results: list[dict[str, Any]]) -> str:
             continue
         accuracy, distance = PAPER.get((language, row), ("", ""))
         cells = [
-            _spread([m["test/accuracy"] for m in runs], "{:.1f}"), str(accuracy),
-            _spread([m["test/edit_distance"] for m in runs], "{:.3f}"), str(distance),
+            cell([m["test/accuracy"] for m in runs], "{:.1f}"), str(accuracy),
+            cell([m["test/edit_distance"] for m in runs], "{:.3f}"), str(distance),
             f"{mean(m['train/seconds'] for m in runs):.0f}",
         ]  # fmt: skip
         lines.append(f"| {language} | `{row}` | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _spread(values: list[float], form: str) -> str:
-    return form.format(mean(values)) + (f" ± {form.format(stdev(values))}" if len(values) > 1 else "")
 
 
 def main() -> int:

@@ -2,7 +2,9 @@
 
 import os
 import platform
+import statistics
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,19 @@ def _stalled() -> int | None:
 def is_void(pressure: float | None) -> bool:
     """Whether a measurement under this pressure does not count."""
     return pressure is not None and pressure > VOID_ABOVE
+
+
+def medians(parts: dict[str, Callable[[], Any]], repeats: int, warmup: int) -> dict[str, float]:
+    """The median seconds of each part over so many turns, in which all of them run one after the other."""
+    found: dict[str, list[float]] = {name: [] for name in parts}
+    for turn in range(warmup + repeats):
+        for name, part in parts.items():
+            begun = time.perf_counter()
+            part()
+            seconds = time.perf_counter() - begun
+            if turn >= warmup:
+                found[name].append(seconds)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
 def matmul_peak(precision: str, size: int = 2048, seconds: float = 1.0) -> float:

@@ -16,13 +16,14 @@ backward, and memory the bytes kept between the two, both relative to soft atten
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _command import whole
+from _command import add_numbers
+
+from benchmarks import _machine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,16 +51,14 @@ VARIANTS = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    for name, least, default, text in (
+    add_numbers(
+        parser,
         ("samples", 2, 4, "draws at each step"),
         ("draws", 2, 400, "gradients of each estimator"),
         ("training", 0, 300, "steps of training before the gradients are compared"),
         ("sentences", 1, 16, "sentences of a batch"),
         ("repeats", 1, 15, "timed steps of each estimator"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=whole(least), default=default, metavar="N", help=f"{text} (default: {default:,})"
-        )
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the variances, as PNG or SVG")
 
 
@@ -91,7 +90,8 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     weights = models["soft"].state_dict()
     split = data.splits["validation"]
     batch = collate(split.source, split.target, range(options.sentences))
-    timings = _seconds(models, batch, options.repeats)
+    steps = {name: partial(_step, model, batch) for name, model in models.items()}
+    timings = _machine.medians(steps, options.repeats, warmup=2)
     rows = []
     for name, model in models.items():
         own = set(model.load_state_dict(weights, strict=False).missing_keys)  # a value head, an inference network
@@ -201,18 +201,10 @@ def _gradients(model: Any, batch: "Batch", draws: int) -> dict[str, Any]:
     }
 
 
-def _seconds(models: dict[str, Any], batch: "Batch", repeats: int) -> dict[str, float]:
-    """The median seconds of forward and backward, the estimators in turns."""
-    found: dict[str, list[float]] = {name: [] for name in models}
-    for turn in range(repeats + 2):
-        for name, model in models.items():
-            begun = time.perf_counter()
-            _loss(model, batch).backward()
-            seconds = time.perf_counter() - begun
-            model.zero_grad()
-            if turn >= 2:
-                found[name].append(seconds)
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+def _step(model: Any, batch: "Batch") -> None:
+    """Forward and backward, from no gradients."""
+    model.zero_grad()
+    _loss(model, batch).backward()
 
 
 def _kept_bytes(model: Any, batch: "Batch") -> int:

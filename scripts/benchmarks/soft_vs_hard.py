@@ -10,12 +10,12 @@ twice: 1 is deterministic.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from _command import whole
+from _command import add_numbers
+
+from benchmarks import _machine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,15 +23,13 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    for name, least, default, text in (
+    add_numbers(
+        parser,
         ("shortest", 1, 64, "positions of the shortest source"),
         ("longest", 1, 16_384, "positions of the longest source; it doubles twice from row to row"),
         ("width", 1, 256, "width of queries, keys and values"),
         ("repeats", 1, 200, "timed queries of each kind"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=whole(least), default=default, metavar="N", help=f"{text} (default: {default:,})"
-        )
+    )
 
 
 def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -67,7 +65,8 @@ def _rows(length: int, width: int, repeats: int) -> list[dict[str, Any]]:
         ),
     }
     with torch.inference_mode():
-        seconds = _medians({f"{m}/{k}": part for m, two in parts.items() for k, part in enumerate(two)}, repeats)
+        halves = {f"{mode}/{half}": part for mode, two in parts.items() for half, part in enumerate(two)}
+        seconds = _machine.medians(halves, repeats, warmup=10)
     rows = []
     for mode in parts:
         first, second = (MODES[mode](weights, values) for _ in range(2))
@@ -121,18 +120,6 @@ def _reached(estimator: Any, score: Any, normalizer: Any, query: Any, values: An
     mask = torch.ones(log_likelihood.shape[1:], dtype=torch.bool)
     estimator.objective(log_likelihood, candidates, mask).loss.backward()
     return int((values.grad.abs().sum(-1) > 0).sum()), int((scores.grad != 0).sum())
-
-
-def _medians(parts: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    found: dict[str, list[float]] = {name: [] for name in parts}
-    for turn in range(repeats + 10):
-        for name, part in parts.items():
-            begun = time.perf_counter()
-            part()
-            seconds = time.perf_counter() - begun
-            if turn >= 10:
-                found[name].append(seconds)
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
 def table(rows: list[dict[str, Any]]) -> "Table":

@@ -30,7 +30,7 @@ from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _command import whole
+from _command import add_numbers
 
 from attnlab.errors import UserError
 from benchmarks import _machine
@@ -74,7 +74,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", default="en", metavar="COLUMN", help="of --data (default: en)")
     parser.add_argument("--target", default="de", metavar="COLUMN", help="of --data (default: de)")
-    for name, least, default, text in (
+    add_numbers(
+        parser,
         ("pairs", 1, 20_000, "training pairs of the phrasebook"),
         ("sentences", 1, 64, "sentences of a batch"),
         ("warmup", 1, 10, "steps before the clock starts"),
@@ -82,10 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("repeats", 1, 5, "timed windows"),
         ("retries", 0, 4, "more windows for such as are void"),
         ("first-step-runs", 0, 1, "runs of train.py that are timed to their first step"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=whole(least), default=default, metavar="N", help=f"{text} (default: {default:,})"
-        )
+    )
 
 
 def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -12,6 +12,8 @@ import json
 import math
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -88,6 +90,17 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data`, whole or not at all; UserError where the disk refuses."""
     with atomic(path, "wb") as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `folder` if the body finishes."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        whole = Path(work) / "whole"
+        whole.mkdir()
+        yield whole
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(whole, folder)
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:

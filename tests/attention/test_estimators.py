@@ -629,10 +629,6 @@ def outcomes(samples):
     return product(paths(), repeat=samples)
 
 
-def share(candidates):
-    return candidates.log_probs[..., :REAL].sum().exp()
-
-
 def assert_gradient_of(bound, make, samples):
     """That the estimator's gradient, averaged over every joint outcome of its draws from q, is that of `bound()`."""
     guided = Guided()
@@ -641,7 +637,7 @@ def assert_gradient_of(bound, make, samples):
     for draws in outcomes(samples):
         guided = Guided()
         scored, candidates = guided.candidates(draws)
-        loss = share(candidates).detach() * make().objective(scored, candidates, MASK).loss
+        loss = probability(candidates).detach() * make().objective(scored, candidates, MASK).loss
         for total, gradient in zip(found, guided.gradient(loss), strict=True):
             total += gradient
     for a, b in zip(found, expected, strict=True):
@@ -661,7 +657,7 @@ def importance_bound(samples):
             scored, candidates = guided.candidates(draws)
             prior = guided.prior.movedim(-1, 0).gather(0, candidates.positions).log()
             ratios = scored + prior - candidates.log_probs
-            total = total + share(candidates) * token_mean(ratios.logsumexp(0) - math.log(samples), MASK)
+            total = total + probability(candidates) * token_mean(ratios.logsumexp(0) - math.log(samples), MASK)
         return total
 
     return bound

@@ -94,7 +94,17 @@ class LeaveOneOut(Baseline):
         return (rewards.sum(0, keepdim=True) - rewards) / (count - 1)
 
 
-class SelfCritic(Baseline):
+class _Compared(Baseline):
+    """The reward of the one context that is read beside the draws."""
+
+    def forward(
+        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
+        assert compared is not None
+        return compared
+
+
+class SelfCritic(_Compared):
     """The reward of the greedy choice, that of the test mode `argmax` (Rennie et al. 2017).
 
     Where choices are fed back, of the path that is greedy at every step.
@@ -102,23 +112,11 @@ class SelfCritic(Baseline):
 
     reads = "argmax"
 
-    def forward(
-        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
-    ) -> Tensor:
-        assert compared is not None
-        return compared
 
-
-class SoftContext(Baseline):
+class SoftContext(_Compared):
     """The log-likelihood under the expected context, log p(y | sum_j alpha_j v_j) (Deng et al. 2018, section 4)."""
 
     reads = "soft"
-
-    def forward(
-        self, rewards: Tensor, mask: Tensor, compared: Tensor | None = None, queries: Tensor | None = None
-    ) -> Tensor:
-        assert compared is not None
-        return compared
 
 
 class Learned(Baseline):

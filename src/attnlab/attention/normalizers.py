@@ -184,6 +184,5 @@ class LastPosition(Normalizer):
     """
 
     def normalize(self, scores: Tensor, mask: Tensor | None, query: Tensor | None, start: int) -> Tensor:
-        position = torch.arange(scores.shape[-1], device=scores.device).expand(scores.shape)
-        last = (position if mask is None else position.masked_fill(~mask, -1)).amax(-1, keepdim=True)
-        return (position == last).to(scores.dtype)
+        allowed, positions = _allowed(scores, mask)
+        return (positions == _last(allowed)).to(scores.dtype)

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from attnlab.attention import Attention, Estimator, reading
+from attnlab.attention.estimators import entropy, token_mean
 from attnlab.data.batching import Batch, collate
 from attnlab.data.tokenizers import PAD
 
@@ -92,10 +93,7 @@ def _likelihood(model: Any, batch: Batch, mode: str) -> tuple[float, float]:
     with reading(model, mode):
         scored, candidates = model(batch.source, batch.target_in, batch.target_out)
     mask = batch.target_out != PAD
-    weights = candidates.weights
-    spread = -(weights * weights.clamp_min(torch.finfo(weights.dtype).tiny).log()).sum(-1)
-    count = mask.sum()
-    return float(-(candidates.mixture(scored) * mask).sum() / count), float((spread * mask).sum() / count)
+    return float(-token_mean(candidates.mixture(scored), mask)), float(token_mean(entropy(candidates.weights), mask))
 
 
 def _gradient_variance(model: Any, batch: Batch) -> float | None:

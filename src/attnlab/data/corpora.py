@@ -12,8 +12,6 @@ import json
 import logging
 import os
 import re
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnlab.errors import UserError
+from attnlab.files import replacing
 
 if TYPE_CHECKING:
     import datasets
@@ -85,7 +84,7 @@ class Phrasebook(Corpus):
         """The generated splits; kept in the user's cache, since generating takes some seconds."""
         import datasets
 
-        kept = cache_folder() / f"phrasebook-{self.identity()}"
+        kept = self._kept
         if kept.is_dir():
             with contextlib.suppress(Exception):  # a damaged copy is made anew
                 return dict(datasets.load_from_disk(str(kept)))
@@ -97,11 +96,13 @@ class Phrasebook(Corpus):
             _no_progress_bars(),
         ):  # a cache that cannot be written is done without
             kept.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-                splits.save_to_disk(folder + "/whole")
-                shutil.rmtree(kept, ignore_errors=True)
-                os.replace(folder + "/whole", kept)
+            with replacing(kept) as whole:
+                splits.save_to_disk(str(whole))
         return dict(splits)
+
+    @property
+    def _kept(self) -> Path:
+        return cache_folder() / f"phrasebook-{self.identity()}"
 
     def identity(self) -> str:
         """The options, the code and the libraries whose data the sentences are made from."""
@@ -113,7 +114,7 @@ class Phrasebook(Corpus):
         return digest.hexdigest()[:16]
 
     def load_split(self, split: str) -> "datasets.Dataset":
-        if (cache_folder() / f"phrasebook-{self.identity()}").is_dir():
+        if self._kept.is_dir():
             return self.load()[split]
         from attnlab.data import phrasebook
 

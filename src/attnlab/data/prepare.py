@@ -7,11 +7,8 @@
 import contextlib
 import hashlib
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import version
@@ -23,6 +20,7 @@ import numpy as np
 from attnlab.data.corpora import Corpus, cache_folder, from_spec
 from attnlab.data.ragged import Ragged
 from attnlab.data.tokenizers import TextTokenizer, TokenizerPair, tag_symbols
+from attnlab.files import replacing
 
 if TYPE_CHECKING:
     import datasets
@@ -161,17 +159,13 @@ def _column(rows: "datasets.Dataset", name: str) -> Any:
 
 
 def _write(folder: Path, pair: TokenizerPair, splits: Mapping[str, EncodedSplit]) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        whole = Path(work) / "whole"
-        whole.mkdir()
+    with replacing(folder) as whole:
         pair.save(whole / "tokenizer.json")
         for name, split in splits.items():
             for side in _SIDES:
                 ids: Ragged = getattr(split, side)
                 np.save(whole / f"{name}.{side}.values.npy", ids.values)
                 np.save(whole / f"{name}.{side}.offsets.npy", ids.offsets)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(whole, folder)
 
 
 def _read(folder: Path, corpus: Corpus) -> tuple[TokenizerPair, dict[str, EncodedSplit]]:

@@ -29,9 +29,7 @@ from attnlab.tasks.scoring import named_metrics, score_modes
 from attnlab.tasks.translation import TranslationTask
 
 
-def train_and_test(
-    config: dict[str, Any], record: RunRecord, tracker: Tracker, console: Console, begun: float
-) -> dict[str, Any]:
+def train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, console: Console, begun: float) -> None:
     """Trains and tests the run of a record.
 
     Args:
@@ -40,9 +38,6 @@ def train_and_test(
         tracker: its W&B run.
         console: where to speak.
         begun: when the process began, in seconds since the epoch.
-
-    Returns:
-        the metrics, which are written to the record too.
     """
     quiet()
     directory = record.directory
@@ -95,7 +90,6 @@ def train_and_test(
     tracker.finish(metrics, pictures)
     record.write_metrics(metrics)
     console.print(metrics_table(metrics))
-    return metrics
 
 
 def model_spec(config: dict[str, Any], source: int, target: int) -> dict[str, Any]:
