@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from attnlab.errors import UserError
 
@@ -72,12 +72,22 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|last|PATH", help="which of its checkpoints (default: best)"
     )
-    parser.add_argument("--beam", type=whole(), metavar="N", help="beam width, 1 is greedy (default: the run's)")
-    parser.add_argument("--alpha", type=penalty, metavar="A", help="length penalty (default: the run's)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the test mode sample (default: the run's)")
     parser.add_argument(
         "--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs (default: auto)"
     )
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """How a translator searches."""
+    parser.add_argument("--beam", type=whole(), metavar="N", help="beam width, 1 is greedy (default: the run's)")
+    parser.add_argument("--alpha", type=penalty, metavar="A", help="length penalty (default: the run's)")
+
+
+def search_options(config: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """How to search: as the run of a config was tested, where nothing else is given."""
+    given = {"beam": options.beam, "alpha": options.alpha}
+    return dict(config.get("search") or {}) | {key: value for key, value in given.items() if value is not None}
 
 
 def device(name: str) -> str:

@@ -1,14 +1,15 @@
 #!/usr/bin/env python
 """Scores a trained run on any corpus: `python scripts/evaluate.py RUN_DIR data.test=200 --split test`.
 
-Prints the metrics of the run's metrics.json as JSON: SPLIT/bleu, SPLIT/chrf, ... in the test mode that selected the
-checkpoint, and SPLIT/MODE/... for each mode where the model has several.
+Prints the metrics of the run's metrics.json as JSON: SPLIT/bleu, SPLIT/accuracy, ... in the test mode that selected
+the checkpoint, and SPLIT/MODE/... for each mode where the model has several.
 
 The corpus is the run's own, changed by data.KEY=VALUE, or that of a group:
 
     python scripts/evaluate.py RUN_DIR data=parallel data.path=FOLDER data.source=en data.target=de --split validation
 
-It needs no split but the one that is scored. The tokenizers are always the run's.
+It needs no split but the one that is scored. The tokenizers (of a classifier, the classes and the normalisation) are
+always the run's.
 
 Exit codes: 0 scored, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
 """
@@ -18,7 +19,7 @@ import json
 import math
 import sys
 
-from _command import add_run_options, device, run
+from _command import add_run_options, add_search_options, device, run, search_options
 
 
 def parse() -> argparse.Namespace:
@@ -27,6 +28,7 @@ def parse() -> argparse.Namespace:
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_run_options(parser)
+    add_search_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="data...=...", help="another corpus, in Hydra's grammar")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: test")
     parser.add_argument(
@@ -48,16 +50,18 @@ def main() -> int:
     spec = compose_data(CONF, config["data"], options.overrides)
     trained = load_run(options.run, options.checkpoint)
 
-    from attnlab.tasks.scoring import named_metrics, score_modes
+    from attnlab.experiment.domains import DOMAINS
+    from attnlab.tasks.scoring import named_metrics
 
     modes = trained.modes if options.mode == "all" else (trained.check_mode(options.mode),)
+    domain = DOMAINS[trained.task.name]
     data = build(spec)
-    data.use_tokenizers(trained.tokenizers)
+    domain.restore(data, options.run)
     data.prepare_split(options.split)
     trained.task.to(device(options.device))
     seed = trained.config.get("seed", 0) if options.seed is None else options.seed
-    search = trained.search_options(options.beam, options.alpha)
-    _, outcomes = score_modes(trained.task, data, options.split, modes=modes, seed=seed, **search)
+    searched = trained.config | {"search": search_options(trained.config, options)}
+    outcomes = domain.outcomes(trained.task, data, searched, options.split, modes, seed)
     metrics = named_metrics(outcomes, options.split, trained.modes) | {"test_mode": next(iter(outcomes))}
     finite = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value

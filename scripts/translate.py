@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from _command import add_run_options, device, run, whole
+from _command import add_run_options, add_search_options, device, run, search_options, whole
 
 from attnlab.errors import UserError
 
@@ -47,6 +47,7 @@ def parse() -> argparse.Namespace:
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_run_options(parser)
+    add_search_options(parser)
     parser.add_argument("--mode", metavar="MODE", help="test mode of the model (default: its own)")
     parser.add_argument(
         "--batch-tokens", type=whole(), default=2048, metavar="N",
@@ -69,9 +70,9 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     options = parse()
 
-    from attnlab.experiment.use import load_run
+    from attnlab.experiment.use import load_translator
 
-    trained = load_run(options.run, options.checkpoint)
+    trained = load_translator(options.run, options.checkpoint)
 
     import torch
 
@@ -79,8 +80,7 @@ def main() -> int:
 
     trained.task.to(device(options.device))
     mode = trained.check_mode(options.mode or trained.modes[0])
-    search = {key: trained.search_options(options.beam, options.alpha).get(key) for key in ("beam", "alpha")}
-    search = {key: value for key, value in search.items() if value is not None}
+    search = {key: value for key, value in search_options(trained.config, options).items() if key in ("beam", "alpha")}
     torch.manual_seed(trained.config.get("seed", 0) if options.seed is None else options.seed)
 
     problems: list[int] = []

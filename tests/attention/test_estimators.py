@@ -34,8 +34,8 @@ from attnlab.attention.baselines import (
     SelfCritic,
     SoftContext,
 )
-from attnlab.attention.estimators import entropy, token_mean
-from attnlab.attention.selection import Candidates, gather
+from attnlab.attention.estimators import token_mean
+from attnlab.attention.selection import Candidates, entropy, gather
 
 S, D, V = 4, 3, 5
 SOURCE_MASK = torch.tensor([True, True, False, True])

@@ -67,7 +67,7 @@ class Payload:
 
 def test_bad_checkpoints_are_refused_with_a_sentence_and_no_code_runs(tmp_path: Path) -> None:
     whole = tmp_path / "whole.ckpt"
-    torch.save({"state_dict": {}, "hyper_parameters": {}}, whole)
+    torch.save({"state_dict": {}, "hyper_parameters": {}, "task": "translation"}, whole)
     truncated = tmp_path / "truncated.ckpt"
     truncated.write_bytes(whole.read_bytes()[:-200])
     foreign = tmp_path / "foreign.ckpt"

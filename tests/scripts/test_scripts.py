@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attnlab.errors import UserError
-from attnlab.experiment.use import load_run
+from attnlab.experiment.use import load_translator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,7 +115,7 @@ def test_mistakes_are_sentences(trained_run: Path, tmp_path: Path) -> None:
     assert "Did you mean test?" in sentence
     assert "validation, test, generation_seed" in sentence
     with pytest.raises(UserError, match="argmax, sample, soft"):
-        load_run(trained_run).check_mode("hard")
+        load_translator(trained_run).check_mode("hard")
 
 
 def test_unusable_checkpoints(trained_run: Path, tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab.attention.estimators import Estimator
-from attnlab.attention.normalizers import Normalizer
-from attnlab.attention.scores import Score
+from attnlab.attention.estimators import Estimator, Expectation
+from attnlab.attention.normalizers import Normalizer, Softmax, refuse_empty_rows
+from attnlab.attention.scores import ScaledDotScore, Score
 from attnlab.attention.selection import MODES, Candidates
 
 
@@ -28,6 +30,10 @@ class Memory(NamedTuple):
     def select(self, rows: Tensor) -> "Memory":
         """The memory of the given rows (long [N]) of the first dimension."""
         return Memory(self.keys[rows], self.values[rows], None if self.mask is None else self.mask[rows])
+
+    def append(self, later: "Memory") -> "Memory":
+        """This source and the positions that follow it, all of them real."""
+        return Memory(torch.cat([self.keys, later.keys], -2), torch.cat([self.values, later.values], -2), None)
 
 
 class Attention(nn.Module):
@@ -58,6 +64,16 @@ class Attention(nn.Module):
         self.estimator = estimator(query_size=query_size)
         self.mode: str | None = None
 
+    @property
+    def fusible(self) -> bool:
+        """Whether a fused kernel gives the same contexts: softmax(q K^T / sqrt(d)) V, read as an expectation."""
+        return (
+            type(self.score) is ScaledDotScore
+            and type(self.normalizer) is Softmax
+            and self.normalizer.temperature == 1
+            and (type(self.estimator) is Expectation if self.training else (self.mode or self.estimator.mode) == "soft")
+        )
+
     def prepare(self, values: Tensor, mask: Tensor | None = None, keys: Tensor | None = None) -> Memory:
         """Prepares a source: values [..., S, D] (also the keys, unless those are given) and mask as in `Memory`."""
         return Memory(self.score.prepare(values if keys is None else keys), values, mask)
@@ -68,8 +84,9 @@ class Attention(nn.Module):
         return weights
 
     def forward(
-        self, query: Tensor, memory: Memory, start: int = 0, posterior: Tensor | None = None, follow: bool = False
-    ) -> Candidates:
+        self, query: Tensor, memory: Memory, start: int = 0, posterior: Tensor | None = None,
+        follow: bool = False, maps: bool = True,
+    ) -> Candidates:  # fmt: skip
         """Attends: queries [..., T, Q] to the candidate contexts.
 
         While training, the estimator selects; in evaluation the test mode does: the one set by `reading`, else the
@@ -81,7 +98,10 @@ class Attention(nn.Module):
             start: the target step of the first query.
             posterior: weights [..., T, S] of an inference network, for an estimator that is guided.
             follow: give each row one context to feed back; the rows are `estimator.paths` copies of the batch.
+            maps: whether the weights are asked for; where they are not, a fused kernel may hide them.
         """
+        if not maps and self.fusible:
+            return _fused(query, memory)
         weights = self.weights(query, memory, start)
         if not self.training:
             candidates = MODES[self.mode or self.estimator.mode](weights, memory.values)
@@ -90,6 +110,13 @@ class Attention(nn.Module):
         else:
             candidates = self.estimator.select(weights, memory.values, posterior)
         return candidates._replace(queries=query)
+
+
+def _fused(query: Tensor, memory: Memory) -> Candidates:
+    """Scaled dot-product attention by torch's fused kernels: the weights are never made."""
+    refuse_empty_rows(memory.mask)
+    contexts = F.scaled_dot_product_attention(query, memory.keys, memory.values, memory.mask).unsqueeze(0)
+    return Candidates(contexts, contexts.new_zeros(contexts.shape[:-1]), contexts.new_empty(*query.shape[:-1], 0))
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from attnlab.attention.selection import Candidates, enumerated, expected, heaviest
@@ -32,12 +31,6 @@ def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum()
 
 
-def entropy(weights: Tensor) -> Tensor:
-    """The entropy of weights [..., S] in nats, [...], with 0 log 0 = 0."""
-    smallest = torch.finfo(weights.dtype).tiny  # keeps the gradient finite where a weight is 0
-    return -(weights * weights.clamp_min(smallest).log()).sum(-1)
-
-
 class Estimator(nn.Module, ABC):
     """How attention weights become contexts in training, and the objective that goes with it.
 
@@ -46,6 +39,7 @@ class Estimator(nn.Module, ABC):
         modes: all test modes in which a trained model is reported.
         guided: whether `select` needs the weights of an inference network that has seen the target.
         unfeedable: why a decoder cannot feed these contexts back, as the end of a sentence; None where it can.
+        enumerates: whether its candidates are all positions, so that several heads cannot be read at once.
         paths: the number of copies of the batch that a decoder which feeds its context back runs side by side.
 
     Args:
@@ -56,6 +50,7 @@ class Estimator(nn.Module, ABC):
     modes: ClassVar[tuple[str, ...]] = ("soft",)
     guided: ClassVar[bool] = False
     unfeedable: ClassVar[str | None] = None
+    enumerates: ClassVar[bool] = False
 
     def __init__(self, query_size: int = 0) -> None:
         super().__init__()
@@ -63,6 +58,11 @@ class Estimator(nn.Module, ABC):
     @property
     def paths(self) -> int:
         return 1
+
+    @property
+    def single(self) -> bool:
+        """Whether all that is read while training is values at single positions, no mixtures of them."""
+        return False
 
     @abstractmethod
     def select(self, weights: Tensor, values: Tensor, posterior: Tensor | None = None) -> Candidates:
@@ -90,8 +90,9 @@ class Estimator(nn.Module, ABC):
             fed: whether choices at one step change later steps (the decoder feeds its context back).
         """
         nll = -token_mean(candidates.mixture(log_likelihoods), mask)
-        spread = token_mean(over_candidates(entropy(candidates.weights.detach()), mask), mask)
-        return Objective(nll, {"nll": nll.detach(), "attention_entropy": spread})
+        spread = mean_entropy(candidates, mask)
+        known = {} if spread is None else {"attention_entropy": spread.detach()}
+        return Objective(nll, {"nll": nll.detach()} | known)
 
 
 class Expectation(Estimator):
@@ -115,6 +116,7 @@ class ExactMarginal(Estimator):
 
     mode = "exact"
     modes = ("exact", "argmax", "sample", "soft")
+    enumerates = True
     unfeedable = "sums over every source position at every step, so the number of paths would grow as S^T"
 
     def __init__(self, top: int | None = None, query_size: int = 0) -> None:
@@ -131,6 +133,12 @@ def over_candidates(values: Tensor, mask: Tensor, count: int | None = None) -> T
     """Means values [K, ..., T] over K (its first `count`) where each candidate has its own, as where contexts are fed
     back; leaves values [..., T] as they are."""
     return values[:count].mean(0) if values.dim() > mask.dim() else values
+
+
+def mean_entropy(candidates: Candidates, mask: Tensor, count: int | None = None) -> Tensor | None:
+    """The entropy of the attention, a mean over target tokens and (the first `count`) candidates; None if unknown."""
+    values = candidates.entropy()
+    return None if values is None else token_mean(over_candidates(values, mask, count), mask)
 
 
 def uniform(log_weights: Tensor, count: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attnlab.attention.estimators import Estimator, Objective, entropy, over_candidates, token_mean, uniform
+from attnlab.attention.estimators import Estimator, Objective, mean_entropy, token_mean, uniform
 from attnlab.attention.selection import Candidates, gather, log_weights_of
 
 
@@ -56,6 +56,10 @@ class GumbelSoftmax(Estimator):
     def paths(self) -> int:
         return self.samples
 
+    @property
+    def single(self) -> bool:
+        return self.straight_through
+
     def _draw(self, weights: Tensor, values: Tensor, samples: int) -> Candidates:
         noise = -torch.empty(samples, *weights.shape, dtype=weights.dtype, device=weights.device).exponential_().log()
         relaxed = ((log_weights_of(weights) + noise) / self.temperature).softmax(-1)
@@ -76,5 +80,6 @@ class GumbelSoftmax(Estimator):
 
     def objective(self, log_likelihoods: Tensor, candidates: Candidates, mask: Tensor, fed: bool = False) -> Objective:
         nll = -token_mean(log_likelihoods.mean(0), mask)
-        spread = token_mean(over_candidates(entropy(candidates.weights.detach()), mask), mask)
-        return Objective(nll, {"nll": nll.detach(), "attention_entropy": spread})
+        spread = mean_entropy(candidates, mask)
+        assert spread is not None
+        return Objective(nll, {"nll": nll.detach(), "attention_entropy": spread.detach()})

@@ -31,18 +31,23 @@ class Normalizer(nn.Module, ABC):
         Raises:
             ValueError: if a row has no allowed position, for there is no distribution over nothing.
         """
-        if mask is not None and not bool(mask.any(-1).all()):
-            row = (~mask.any(-1)).nonzero()[0].tolist()
-            raise ValueError(
-                f"Attention row {row} is fully masked: no source position is left to attend to. "
-                "Every source needs at least one real position."
-            )
+        refuse_empty_rows(mask)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # half precision sums drift from 1
         return self.normalize(scores, mask, query, start)
 
     @abstractmethod
     def normalize(self, scores: Tensor, mask: Tensor | None, query: Tensor | None, start: int) -> Tensor:
         """The normalisation itself, on scores of at least single precision and a mask that leaves no row empty."""
+
+
+def refuse_empty_rows(mask: Tensor | None) -> None:
+    """Raises a ValueError if a row of the mask [..., S] allows no position."""
+    if mask is not None and not bool(mask.any(-1).all()):
+        row = (~mask.any(-1)).nonzero()[0].tolist()
+        raise ValueError(
+            f"Attention row {row} is fully masked: no source position is left to attend to. "
+            "Every source needs at least one real position."
+        )
 
 
 def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:

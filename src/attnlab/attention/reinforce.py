@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attnlab.attention.baselines import Baseline
-from attnlab.attention.estimators import Estimator, Objective, entropy, over_candidates, token_mean, uniform
+from attnlab.attention.estimators import Estimator, Objective, mean_entropy, token_mean, uniform
 from attnlab.attention.selection import MODES, Candidates, expected, sampled
 
 
@@ -31,6 +31,8 @@ class Reinforce(Estimator):
         final_entropy_bonus: what it becomes, linearly, by the end of the training; None if it stays.
         semi_sampling: probability, of every query, to read the expected context instead of the draws (Xu et al. 2015,
             section 4.2, where it is 0.5 and drawn once for an image).
+        score_function: whether choices are credited; without that term attention learns through its entropy alone: the
+            control that shows what the term does.
         query_size: width Q of the queries.
 
     Raises:
@@ -47,6 +49,7 @@ class Reinforce(Estimator):
         entropy_bonus: float = 0.0,
         final_entropy_bonus: float | None = None,
         semi_sampling: float = 0.0,
+        score_function: bool = True,
         query_size: int = 0,
     ) -> None:
         super().__init__(query_size)
@@ -55,6 +58,7 @@ class Reinforce(Estimator):
         self.entropy_bonus = entropy_bonus
         self._bonuses = (entropy_bonus, entropy_bonus if final_entropy_bonus is None else final_entropy_bonus)
         self.semi_sampling = semi_sampling
+        self.score_function = score_function
         if samples < self.baseline.samples_needed:
             raise ValueError(
                 f"The baseline {type(self.baseline).__name__} compares at least {self.baseline.samples_needed} "
@@ -71,6 +75,10 @@ class Reinforce(Estimator):
     @property
     def paths(self) -> int:
         return self.samples + (self.baseline.reads is not None)
+
+    @property
+    def single(self) -> bool:
+        return self.baseline.reads != "soft" and not self.semi_sampling
 
     def _draw(self, weights: Tensor, values: Tensor, samples: int) -> Candidates:
         drawn = sampled(weights, values, samples)
@@ -99,6 +107,7 @@ class Reinforce(Estimator):
         rows = weights.shape[0] // self.paths * self.samples  # the last copy walks the path that is compared with
         drawn = self._draw(weights[:rows], values[:rows], 1)
         compared = MODES[self.baseline.reads](weights[rows:], values[rows:])
+        assert drawn.positions is not None
         assert drawn.log_probs is not None
         return Candidates(
             contexts=torch.cat([drawn.contexts, compared.contexts], 1),
@@ -110,6 +119,7 @@ class Reinforce(Estimator):
                 1,
             ),
             weights=weights,
+            positions=None if compared.positions is None else torch.cat([drawn.positions, compared.positions], 1),
             log_probs=torch.cat([drawn.log_probs, torch.zeros_like(compared.log_weights)], 1),
         )
 
@@ -128,9 +138,10 @@ class Reinforce(Estimator):
         advantages = (rewards - baseline).detach()
         log_probs = candidates.log_probs[:count].masked_fill(~mask, 0.0)
         bound = token_mean(log_likelihoods[:count].mean(0), mask)
-        spread = token_mean(over_candidates(entropy(candidates.weights), mask, count), mask)
+        spread = mean_entropy(candidates, mask, count)
+        assert spread is not None
         score_function = token_mean((advantages * log_probs).mean(0), mask)
-        loss = -(bound + score_function + self.entropy_bonus * spread)
+        loss = -(bound + score_function * self.score_function + self.entropy_bonus * spread)
         if self.baseline.learned:
             error = token_mean((rewards - baseline).square().mean(0), mask)
             loss = loss + error / (

@@ -3,8 +3,9 @@
 import math
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
+
+from attnlab.attention.kernels.additive import additive_scores
 
 
 class Score(nn.Module, ABC):
@@ -50,9 +51,7 @@ class AdditiveScore(Score):
         return projected
 
     def forward(self, query: Tensor, prepared: Tensor) -> Tensor:
-        hidden = torch.tanh(self.query(query).unsqueeze(-2) + prepared.unsqueeze(-3))  # [..., T, S, A]
-        energies: Tensor = self.energy(hidden).squeeze(-1)
-        return energies
+        return additive_scores(self.query(query), prepared, self.energy.weight.squeeze(0))
 
 
 class DotScore(Score):

@@ -20,12 +20,14 @@ class Candidates(NamedTuple):
         contexts: [K, ..., T, D]; the dimension T is 1 where they are the same at every step.
         log_weights: [K, ..., T], log mixture weights: p(y) = sum_k exp(log_weights_k) p(y | contexts_k). A candidate
             of weight -inf is read for a baseline only.
-        weights: [..., T, S], the attention weights alpha.
+        weights: [..., T, S], the attention weights alpha; [..., T, 0] where a fused kernel did not tell them.
         positions: [K, ..., T] long, the chosen source positions; None where there is not one for each candidate.
         log_probs: [K, ..., T], log-probability of the sampled positions, which carries the gradient of the score
             function (fewer than K where some candidates were not sampled); None where nothing was sampled.
         posterior: [..., T, S], the weights of an inference network that has seen the target, if there is one.
         queries: [..., T, Q], what attended.
+        entropies: [..., T], the entropy of the attention in nats where it is that of more than these weights (a mean
+            over layers and heads); None where it is theirs.
     """
 
     contexts: Tensor
@@ -35,6 +37,13 @@ class Candidates(NamedTuple):
     log_probs: Tensor | None = None
     posterior: Tensor | None = None
     queries: Tensor | None = None
+    entropies: Tensor | None = None
+
+    def entropy(self) -> Tensor | None:
+        """The entropy of the attention in nats, [..., T]; None where the weights are not known."""
+        if self.entropies is not None:
+            return self.entropies
+        return entropy(self.weights) if self.weights.shape[-1] else None
 
     def mixture(self, log_likelihoods: Tensor) -> Tensor:
         """Reduces log p(y | candidate k) [K, ..., T] to log p(y) [..., T].
@@ -47,6 +56,12 @@ class Candidates(NamedTuple):
         if log_likelihoods.shape[0] == 1:
             return (log_likelihoods + log_weights).squeeze(0)
         return torch.logsumexp(log_likelihoods + log_weights, 0)
+
+
+def entropy(weights: Tensor) -> Tensor:
+    """The entropy of weights [..., S] in nats, [...], with 0 log 0 = 0."""
+    smallest = torch.finfo(weights.dtype).tiny  # keeps the gradient finite where a weight is 0
+    return -(weights * weights.clamp_min(smallest).log()).sum(-1)
 
 
 Selection = Callable[[Tensor, Tensor], Candidates]

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attnlab.attention.estimators import Estimator, Objective, entropy, token_mean
+from attnlab.attention.estimators import Estimator, Objective, token_mean
 from attnlab.attention.reinforce import Reinforce
-from attnlab.attention.selection import Candidates, enumerated, sampled
+from attnlab.attention.selection import Candidates, entropy, enumerated, sampled
 
 _MODES = ("exact", "argmax", "sample", "soft")
 _UNFEEDABLE = "bounds the likelihood token by token, which holds only where a choice does not reach later steps"

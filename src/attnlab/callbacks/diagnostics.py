@@ -1,30 +1,29 @@
 """What an estimator does while a model trains: the noise of its gradient, the gap of its bound, and its collapse."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from attnlab.attention import Attention, Estimator, reading
-from attnlab.attention.estimators import entropy, token_mean
-from attnlab.data.batching import Batch, collate
-from attnlab.data.tokenizers import PAD
+from attnlab.attention.estimators import mean_entropy, token_mean
+from attnlab.tasks.base import Likelihoods, Task
 
-_SENTENCES = 16  # of the fixed batch
+_EXAMPLES = 16  # of the fixed batch
 _DRAWS = 8  # repetitions of its gradient
 _FLOOR = 0.05  # nats; attention below it no longer explores
 _POOR = 0.25  # share of the unigram entropy above which a likelihood is poor
 
 
 class EstimatorDiagnostics(pl.Callback):
-    """Logs, after every validation, on sentences spread evenly over the validation split:
+    """Logs, after every validation, on examples spread evenly over the validation split:
 
-    `diagnostics/entropy`            of the attention, in nats, a mean over target tokens
-    `diagnostics/nll`                in the model's own test mode, nats per target token
+    `diagnostics/entropy`            of the attention, in nats, a mean over targets
+    `diagnostics/nll`                in the model's own test mode, nats per target
     `diagnostics/bound_gap`          log-likelihood of the exact marginal less that of single draws (not fed back)
     `diagnostics/gradient_variance`  between draws, summed over the parameters of the score
 
@@ -40,16 +39,16 @@ class EstimatorDiagnostics(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        split = trainer.datamodule.splits["validation"]
-        rows = range(0, len(split), max(1, len(split) // _SENTENCES))[:_SENTENCES]
-        batch = Batch(*(part.to(pl_module.device) for part in collate(split.source, split.target, rows)))
-        values = diagnose(pl_module.model, batch)
+        assert isinstance(pl_module, Task)
+        batch = pl_module.sample(trainer.datamodule, _EXAMPLES)
+        batch = type(batch)(*(part.to(pl_module.device) for part in batch))
+        values = diagnose(pl_module.model, lambda: pl_module.scored(batch))
         pl_module.log_dict({f"diagnostics/{name}": value for name, value in values.items()})
-        if not self.warned and draws(pl_module.model) and collapsed(values, batch.target_out):
+        if not self.warned and draws(pl_module.model) and collapsed(values, pl_module.blind(batch)):
             self.warned = True
             self.console.print(
                 f"Warning: the attention has collapsed. Its entropy is {values['entropy']:.3f} nats, so its draws "
-                f"explore no longer, while the loss is still {values['nll']:.2f} nats per token. Raise "
+                f"explore no longer, while the loss is still {values['nll']:.2f} nats. Raise "
                 "attention.estimator.samples or its entropy bonus, or lower optimizer.lr.",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
@@ -60,51 +59,52 @@ def draws(model: nn.Module) -> bool:
     return any(hasattr(module, "samples") for module in model.modules() if isinstance(module, Estimator))
 
 
-def diagnose(model: Any, batch: Batch) -> dict[str, float]:
-    """The numbers of `EstimatorDiagnostics` for a model and a batch; neither model nor random state is changed."""
+def diagnose(model: Any, score: Callable[[], Likelihoods]) -> dict[str, float]:
+    """The numbers of `EstimatorDiagnostics` for a model; neither it nor the random state is changed.
+
+    Args:
+        model: the model.
+        score: runs it on a fixed batch.
+    """
     training = model.training
     with torch.random.fork_rng(), _restored(model):
         torch.manual_seed(0)
         model.eval()
-        nll, spread = _likelihood(model, batch, model.modes[0])
-        values = {"entropy": spread, "nll": nll}
+        nll, spread = _likelihood(model, score, model.modes[0])
+        values = {"nll": nll} if spread is None else {"entropy": spread, "nll": nll}
         if "sample" in model.modes:
             if "exact" in model.modes:
-                exact, _ = _likelihood(model, batch, "exact")
-                sampled = [_likelihood(model, batch, "sample")[0] for _ in range(_DRAWS)]
+                exact, _ = _likelihood(model, score, "exact")
+                sampled = [_likelihood(model, score, "sample")[0] for _ in range(_DRAWS)]
                 values["bound_gap"] = sum(sampled) / _DRAWS - exact
-            variance = _gradient_variance(model, batch)
+            variance = _gradient_variance(model, score)
             values |= {} if variance is None else {"gradient_variance": variance}
     model.train(training)
     return values
 
 
-def collapsed(values: dict[str, float], targets: Tensor) -> bool:
-    """Whether attention no longer explores although the likelihood is poor, for the entropy of these targets' words."""
-    _, counts = targets[targets != PAD].unique(return_counts=True)
-    shares = counts / counts.sum()
-    unigram = float(-(shares * shares.log()).sum())
-    return values["entropy"] < _FLOOR and values["nll"] > _POOR * unigram
+def collapsed(values: dict[str, float], blind: float) -> bool:
+    """Whether attention no longer explores although the likelihood is poor, for a blind model's loss in nats."""
+    return values.get("entropy", _FLOOR) < _FLOOR and values["nll"] > _POOR * blind
 
 
 @torch.no_grad()
-def _likelihood(model: Any, batch: Batch, mode: str) -> tuple[float, float]:
-    """Negative log-likelihood and attention entropy, both in nats, means over target tokens."""
+def _likelihood(model: Any, score: Callable[[], Likelihoods], mode: str) -> tuple[float, float | None]:
+    """Negative log-likelihood and attention entropy (None where it is not known), both in nats, means over targets."""
     with reading(model, mode):
-        scored, candidates = model(batch.source, batch.target_in, batch.target_out)
-    mask = batch.target_out != PAD
-    return float(-token_mean(candidates.mixture(scored), mask)), float(token_mean(entropy(candidates.weights), mask))
+        scored, candidates, mask = score()
+    spread = mean_entropy(candidates, mask)
+    return float(-token_mean(candidates.mixture(scored), mask)), None if spread is None else float(spread)
 
 
-def _gradient_variance(model: Any, batch: Batch) -> float | None:
+def _gradient_variance(model: Any, score: Callable[[], Likelihoods]) -> float | None:
     """Between draws, which are all that varies; None if the scores have no parameters that the weights depend on."""
     parameters = [p for layer in model.modules() if isinstance(layer, Attention) for p in layer.score.parameters()]
     model.train()
     found = []
     with torch.enable_grad():
         for _ in range(_DRAWS):
-            scored, candidates = model(batch.source, batch.target_in, batch.target_out)
-            loss = model.objective(scored, candidates, batch.target_out != PAD).loss
+            loss = model.objective(*score()).loss
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ()
             used = [gradient.flatten() for gradient in gradients if gradient is not None]
             if not used:

@@ -9,14 +9,14 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from attnlab.data.tokenizers import PAD
+from attnlab.tasks.base import Task
 
 
 class TrainingProgress(ProgressBar):
-    """A bar over the whole run with loss, target tokens per second and time left; and the run's throughput.
+    """A bar over the whole run with loss, tokens or images per second and time left; and the run's throughput.
 
     Attributes:
-        tokens: target tokens trained on so far.
+        count: of the task's units (target tokens, images) trained on so far.
         seconds: time spent in training steps so far, validation left out.
         first_step: seconds from the start of the process's clock `begun` to the end of the first optimizer step.
     """
@@ -24,7 +24,7 @@ class TrainingProgress(ProgressBar):
     def __init__(self, begun: float) -> None:
         super().__init__()
         self.begun = begun
-        self.tokens = 0
+        self.count = 0
         self.seconds = 0.0
         self.first_step: float | None = None
         self.console = Console()
@@ -40,9 +40,9 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     @property
-    def tokens_per_second(self) -> float:
-        """Mean target tokens per second of training."""
-        return self.tokens / self.seconds if self.seconds else 0.0
+    def rate(self) -> float:
+        """Mean units per second of training."""
+        return self.count / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.perf_counter()
@@ -66,31 +66,32 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, Task)
         now = time.perf_counter()
-        count = int((batch.target_out != PAD).sum())
         if self.first_step is None:
             self.first_step = time.time() - self.begun
         else:
             # the first step warms caches and allocators up, and is left out of the rate
-            self.tokens += count
+            self.count += pl_module.count(batch)
             self.seconds += now - self._mark
         self._loss = float(trainer.callback_metrics.get("train/nll", float("nan")))
         if self._bar is not None:
             left = self._left(trainer.global_step, now)
             self._bar.update(
                 self._task, completed=trainer.global_step, description=self._where(trainer),
-                line=f"loss {self._loss:.3f}  {self.tokens_per_second:,.0f} tokens/s  {left} left",
+                line=f"loss {self._loss:.3f}  {self.rate:,.0f} {pl_module.unit}/s  {left} left",
             )  # fmt: skip
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not self._enabled or not hasattr(self, "_start"):
             return
+        assert isinstance(pl_module, Task)
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         shown = "  ".join(
             f"{name} {value:.3f}" if value < 10 else f"{name} {value:.1f}" for name, value in values.items()
         )
         left = self._left(trainer.global_step, time.perf_counter())
-        speed = f"{self.tokens_per_second:,.0f} tokens/s  {left} left"
+        speed = f"{self.rate:,.0f} {pl_module.unit}/s  {left} left"
         line = f"{self._where(trainer)}  loss {self._loss:.3f}  {shown}  {speed}"
         self.console.print(line, highlight=False, soft_wrap=True)
         sys.stdout.flush()

@@ -93,7 +93,7 @@ class Phrasebook(Corpus):
         splits = phrasebook.generate(**self.options)
         with (
             contextlib.suppress(OSError),
-            _no_progress_bars(),
+            no_progress_bars(),
         ):  # a cache that cannot be written is done without
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as whole:
@@ -180,7 +180,7 @@ class HubCorpus(Corpus):
         return digest.hexdigest()[:16]
 
     def _load(self, wanted: Mapping[str, str]) -> "dict[str, datasets.Dataset]":
-        with _no_progress_bars():
+        with no_progress_bars():
             splits = {split: self._tidy(split, rows) for split, rows in self._open(wanted).items()}
             if self.limit is not None and "train" in splits:
                 train = splits["train"]
@@ -189,7 +189,7 @@ class HubCorpus(Corpus):
 
     def _open(self, wanted: Mapping[str, str]) -> "dict[str, datasets.Dataset]":
         """The wanted ones of our splits (our name -> theirs), with all of their columns."""
-        read = self._reader()
+        read = self.reader()
         available = read()
         chosen = {}
         for ours, theirs in wanted.items():
@@ -200,13 +200,13 @@ class HubCorpus(Corpus):
             else:
                 first = next(iter(available))
                 raise UserError(
-                    f"{self.path} has no split {theirs!r} (for {ours}); it has {_list(available)}. Name "
+                    f"{self.path} has no split {theirs!r} (for {ours}); it has {listed(available)}. Name "
                     f"another with data.splits.{ours}=..., or cut one in two, as with "
                     f"'data.splits.train=\"{first}[:95%]\"' 'data.splits.validation=\"{first}[95%:]\"'."
                 )
         return chosen
 
-    def _reader(self) -> Callable[..., Any]:
+    def reader(self) -> Callable[..., Any]:
         """A function that reads all splits, or one with `split=...`, and whose failures are UserErrors."""
         import datasets
 
@@ -233,7 +233,7 @@ class HubCorpus(Corpus):
         for ours, theirs in self.columns.items():
             if theirs not in rows.column_names:
                 raise UserError(
-                    f"There is no column {theirs!r} in {where}; it has {_list(rows.column_names)}. Name one "
+                    f"There is no column {theirs!r} in {where}; it has {listed(rows.column_names)}. Name one "
                     f"with data.{ours}=..."
                 )
         if not len(rows):
@@ -245,7 +245,7 @@ class HubCorpus(Corpus):
         sides = [table.column(self.columns[side]) for side in ("source", "target")]
         blank = pc.or_(*(pc.equal(pc.utf8_trim_whitespace(side), "") for side in sides)).to_numpy()
         if blank.all():
-            raise UserError(f"In {where} every row has a blank side ({_list(self.columns.values())}).")
+            raise UserError(f"In {where} every row has a blank side ({listed(self.columns.values())}).")
         if blank.any():
             logger.warning("%d of %d rows in %s have a blank side: left out", blank.sum(), len(rows), where)
             rows = rows.select(np.flatnonzero(~blank))
@@ -340,12 +340,12 @@ def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".!")
 
 
-def _list(names: Iterable[object]) -> str:
+def listed(names: Iterable[object]) -> str:
     return ", ".join(map(str, names))
 
 
 @contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     import datasets
 
     silent = datasets.are_progress_bars_disabled()

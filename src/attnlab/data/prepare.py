@@ -99,7 +99,7 @@ def encode_corpus(
     for module in ("prepare", "ragged", "tokenizers", "corpora"):
         key.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     folder = cache_folder() / f"encoded-{key.hexdigest()[:16]}"
-    with _alone(folder):  # of two processes that want the same, one works and the other waits
+    with alone(folder):  # of two processes that want the same, one works and the other waits
         if folder.is_dir():
             with contextlib.suppress(Exception):  # a damaged copy is made anew
                 return _read(folder, corpus)
@@ -120,7 +120,10 @@ def encode(rows: "datasets.Dataset", tokenizers: TokenizerPair) -> EncodedSplit:
 
 
 def prefetch(spec: Mapping[str, Any]) -> None:
-    """Fills the cache for a data config in a process of its own; what goes wrong there is left to the one that asks."""
+    """Fills the cache for the config of a corpus of texts in a process of its own; what goes wrong there is left to the
+    one that asks."""
+    if not str(spec["_target_"]).startswith("attnlab.data.translation."):
+        return
     command = [sys.executable, "-m", "attnlab.data.prepare", json.dumps(dict(spec))]
     with contextlib.suppress(OSError):
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -183,7 +186,7 @@ def _read(folder: Path, corpus: Corpus) -> tuple[TokenizerPair, dict[str, Encode
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Holds a lock on a folder of the cache, where the cache can be written."""
     import filelock
 

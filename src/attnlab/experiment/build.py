@@ -122,12 +122,15 @@ def load_weights(task: "torch.nn.Module", path: Path) -> None:
 
 def load_task(path: Path) -> Any:
     """Rebuilds a trained task, in evaluation mode, from its checkpoint alone."""
-    hparams = load_checkpoint(path)["hyper_parameters"]
+    checkpoint = load_checkpoint(path)
 
-    from attnlab.tasks.translation import TranslationTask  # slow to import: after what is wrong with the file
+    from attnlab.experiment.domains import DOMAINS  # slow to import: after what is wrong with the file
 
+    domain = DOMAINS.get(checkpoint.get("task", ""))
+    if domain is None:
+        raise UserError(f"The checkpoint {path} names no task of attnlab's; those are {', '.join(DOMAINS)}.")
     try:
-        task = TranslationTask(**hparams, build=build)
+        task = domain.task(**checkpoint["hyper_parameters"], build=build)
     except TypeError as error:
         raise UserError(f"The checkpoint {path} describes no attnlab task: {error}") from error
     load_weights(task, path)

@@ -1,6 +1,8 @@
 """Training and testing, the heavy half of a run: what imports torch and Lightning."""
 
 import logging
+import resource
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -10,23 +12,23 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
+from attnlab.callbacks.curves import Curves
 from attnlab.callbacks.diagnostics import EstimatorDiagnostics
 from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate
 from attnlab.callbacks.progress import TrainingProgress
-from attnlab.data.tokenizers import TokenizerPair
-from attnlab.data.translation import TranslationData
 from attnlab.errors import UserError
 from attnlab.experiment.build import build, load_weights
+from attnlab.experiment.domains import DOMAINS
 from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
-from attnlab.experiment.view import draw_maps, metrics_table
+from attnlab.experiment.view import metrics_table
 from attnlab.files import write_jsonl
-from attnlab.tasks.scoring import named_metrics, score_modes
-from attnlab.tasks.translation import TranslationTask
+from attnlab.tasks.base import Task
+from attnlab.tasks.scoring import named_metrics
 
 
 def train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, console: Console, begun: float) -> None:
@@ -43,26 +45,24 @@ def train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, 
     directory = record.directory
     if config["search"]["draws"] < 1:
         raise UserError(f"search.draws={config['search']['draws']} must be 1 or more.")
+    domain = DOMAINS[config["task"]["name"]]
+    domain.check(config)
     with torch.device("meta"):  # what cannot work is refused before any data is read
-        build(model_spec(config, 8, 8))
+        build(domain.spec(config, None))
     pl.seed_everything(config["seed"], verbose=False)
-    data: TranslationData = build(config["data"])
+    data = build(config["data"])
     resume = record.last_checkpoint
     if resume is not None:
-        data.use_tokenizers(TokenizerPair.load(directory / "tokenizer.json"))
+        domain.restore(data, directory)
     data.prepare()
-    data.tokenizers.save(directory / "tokenizer.json")
+    domain.save(data, directory)
     task = make_task(config, data)
-    numbers = data.summary()
-    left_out = f" ({numbers['train/dropped']:,} longer ones left out)" if numbers["train/dropped"] else ""
-    console.print(
-        f"{numbers['train/pairs']:,} training pairs{left_out}; vocabularies of {numbers['vocabulary/source']:,} and "
-        f"{numbers['vocabulary/target']:,}; {task.model.parameter_count():,} parameters.",
-        highlight=False,
-    )
+    parameters = task.model.parameter_count()
+    console.print(f"{domain.describe(data)}; {parameters:,} parameters.", highlight=False)
     progress = TrainingProgress(begun)
+    curves = Curves(directory / "curves.jsonl")
     trainer, checkpoint = make_trainer(
-        config, directory, tracker, [progress, FiniteLoss(), EstimatorDiagnostics(console)]
+        config, directory, tracker, [progress, curves, FiniteLoss(), EstimatorDiagnostics(console)]
     )
     if resume is not None:
         console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
@@ -74,38 +74,42 @@ def train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, 
     best = Path(checkpoint.best_model_path)
     if best.is_file():
         load_weights(task, best)
-    selected, outcomes = score_modes(task, data, "test", seed=config["seed"], **config["search"])
-    metrics = named_metrics(outcomes, "test", task.model.modes) | _best_validation(checkpoint)
+    tested = domain.test(task, data, config, directory)
+    metrics = named_metrics(tested.outcomes, "test", task.model.modes) | _best_validation(checkpoint)
     metrics |= {
-        "params": task.model.parameter_count(),
+        "params": parameters,
         "train/seconds": seconds,
-        "train/tokens_per_second": progress.tokens_per_second,
+        f"train/{task.unit}_per_second": progress.rate,
         "train/seconds_to_first_step": progress.first_step,
         "train/epochs": trainer.current_epoch,
+        "train/peak_memory_mib": _peak_memory(),
         "selected_by": task.hparams["monitor"],
-        "test_mode": next(iter(outcomes)),
+        "test_mode": next(iter(tested.outcomes)),
+        "task": config["task"]["name"],
     }
-    write_jsonl(directory / "predictions.jsonl", selected.predictions)
-    pictures = draw_maps(data, "test", selected.hypotheses, directory / "attention", config["maps"])
-    tracker.finish(metrics, pictures)
+    write_jsonl(directory / "predictions.jsonl", next(iter(tested.outcomes.values())).predictions)
+    write_jsonl(directory / "attention.jsonl", tested.maps)
+    tracker.finish(metrics, tested.pictures)
     record.write_metrics(metrics)
     console.print(metrics_table(metrics))
 
 
-def model_spec(config: dict[str, Any], source: int, target: int) -> dict[str, Any]:
-    """The spec of a config's model, for vocabularies of so many types."""
-    sizes = {"source_vocabulary": source, "target_vocabulary": target}
-    return config["model"] | {"attention": config["attention"]} | sizes
-
-
-def make_task(config: dict[str, Any], data: TranslationData) -> TranslationTask:
-    """The task that a config describes, for a corpus whose vocabularies are known."""
-    assert data.tokenizers is not None
-    return TranslationTask(
-        model=model_spec(config, len(data.tokenizers.source), len(data.tokenizers.target)),
+def make_task(config: dict[str, Any], data: Any) -> Task:
+    """The task that a config describes, for data that are prepared."""
+    domain = DOMAINS[config["task"]["name"]]
+    return domain.task(
+        model=domain.spec(config, data),
         optimizer=config["optimizer"], schedule=config["schedule"], build=build,
         monitor=config["task"]["monitor"], label_smoothing=config["task"]["label_smoothing"],
     )  # fmt: skip
+
+
+def _peak_memory() -> float:
+    """The most memory that this process has held, in MiB; where there is a GPU, that of the GPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def make_trainer(
@@ -126,6 +130,8 @@ def make_trainer(
     ]
     if config["task"]["stop_lr"] is not None:
         stops.append(StopAtLearningRate(config["task"]["stop_lr"]))
+    if config["task"]["average"] is not None:
+        stops.append(EMAWeightAveraging(use_buffers=False, decay=config["task"]["average"]))
     try:
         trainer = pl.Trainer(
             **config["trainer"], default_root_dir=directory, logger=tracker.loggers,

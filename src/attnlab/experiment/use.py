@@ -18,7 +18,6 @@ from attnlab.experiment.record import read_config
 
 if TYPE_CHECKING:
     from attnlab.decoding import Hypothesis
-    from attnlab.tasks.translation import TranslationTask
 
 _CHECKPOINTS = ("best", "last")
 
@@ -30,24 +29,18 @@ class TrainedRun:
     Attributes:
         directory: the run directory.
         config: the resolved config of the run.
-        tokenizers: of its two sides.
         task: the trained model, in evaluation mode.
     """
 
     directory: Path
     config: dict[str, Any]
-    tokenizers: TokenizerPair
-    task: "TranslationTask"
-
-    @property
-    def tagged(self) -> bool:
-        """Whether a source is a text and a list of tags."""
-        return bool(self.config["data"].get("tags"))
+    task: Any
 
     @property
     def modes(self) -> tuple[str, ...]:
         """The test modes of the model, the one that selected its checkpoint first."""
-        return self.task.model.modes
+        modes: tuple[str, ...] = self.task.model.modes
+        return modes
 
     def check_mode(self, mode: str) -> str:
         """The mode itself; UserError if this model cannot be read in it."""
@@ -55,39 +48,59 @@ class TrainedRun:
             raise UserError(f"This model has no test mode {mode!r}; its modes are {', '.join(self.modes)}.")
         return mode
 
-    def search_options(self, beam: int | None, alpha: float | None) -> dict[str, Any]:
-        """How to search: as the run was tested, where nothing else is given."""
-        search = dict(self.config.get("search") or {})
-        return search | {key: value for key, value in (("beam", beam), ("alpha", alpha)) if value is not None}
+
+@dataclass(frozen=True)
+class TrainedTranslator(TrainedRun):
+    """A run of translation.
+
+    Attributes:
+        tokenizers: of its two sides.
+    """
+
+    tokenizers: TokenizerPair
+
+    @property
+    def tagged(self) -> bool:
+        """Whether a source is a text and a list of tags."""
+        return bool(self.config["data"].get("tags"))
 
 
-def load_run(directory: Path, checkpoint: str = "best") -> TrainedRun:
+def load_run(directory: Path, checkpoint: str = "best", task: str | None = None) -> TrainedRun:
     """Reads a run directory.
 
     Args:
         directory: the run directory.
-        checkpoint: best, last, or the path of a checkpoint of the same vocabularies.
+        checkpoint: best, last, or the path of a checkpoint.
+        task: the kind of task that is asked for, such as vision; None for any.
 
     Raises:
-        UserError: if it is no run directory, or if it has no checkpoint or one that does not fit it.
+        UserError: if it is no run directory, is one of another task, or has no checkpoint or one that does not fit it.
     """
     config = load_config(directory)
+    name = (config.get("task") or {}).get("name")
+    if task is not None and name != task:
+        raise UserError(f"The run {directory} is one of task={name}, and this is for task={task}.")
     path = directory / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in _CHECKPOINTS else Path(checkpoint)
     if not path.is_file():
         raise UserError(_without_checkpoint(directory, checkpoint, path))
-    tokenizers = TokenizerPair.load(directory / "tokenizer.json")
 
     from attnlab.experiment.build import load_task
 
-    task = load_task(path)
+    return TrainedRun(directory, config, load_task(path))
+
+
+def load_translator(directory: Path, checkpoint: str = "best") -> TrainedTranslator:
+    """Reads the directory of a run of translation; a checkpoint must be of the same vocabularies."""
+    run = load_run(directory, checkpoint, "translation")
+    tokenizers = TokenizerPair.load(directory / "tokenizer.json")
     for side in ("source", "target"):
-        size, model = len(getattr(tokenizers, side)), task.hparams["model"].get(f"{side}_vocabulary")
+        size, model = len(getattr(tokenizers, side)), run.task.hparams["model"].get(f"{side}_vocabulary")
         if model != size:
             raise UserError(
-                f"The checkpoint {path} is of another run: its {side} vocabulary has {model} types, and that of "
+                f"The checkpoint {checkpoint} is of another run: its {side} vocabulary has {model} types, and that of "
                 f"{directory} {size}."
             )
-    return TrainedRun(directory, config, tokenizers, task)
+    return TrainedTranslator(directory, run.config, run.task, tokenizers)
 
 
 def load_config(directory: Path) -> dict[str, Any]:
@@ -118,7 +131,7 @@ def _without_checkpoint(directory: Path, checkpoint: str, path: Path) -> str:
 
 
 def translate(
-    run: TrainedRun,
+    run: TrainedTranslator,
     sources: Sequence[Sequence[int]],
     *,
     beam: int = 5,

@@ -1,19 +1,11 @@
-"""What a person sees at the end of a run: the table and the attention maps."""
+"""What a person sees at the end of a run: the table."""
 
 import re
-import shutil
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
-from attnlab.data.tokenizers import EOS
-
-if TYPE_CHECKING:
-    from attnlab.data.translation import TranslationData
-    from attnlab.decoding import Hypothesis
-
-_ROWS = {
+_TRANSLATION = {
     "loss": ("loss", "nats per target token", "{:.3f}"),
     "bleu": ("BLEU", "sacreBLEU", "{:.2f}"),
     "chrf": ("chrF", "sacreBLEU", "{:.2f}"),
@@ -23,6 +15,17 @@ _ROWS = {
     "aer_best_shift": ("  the same, shifted", "best shift of the links", "{:.3f}"),
     "entropy": ("attention entropy", "nats", "{:.3f}"),
 }
+_VISION = {
+    "accuracy": ("accuracy", "% of images", "{:.2f}"),
+    "top5": ("top-5 accuracy", "% of images", "{:.2f}"),
+    "loss": ("loss", "nats per image", "{:.4f}"),
+    "calibration_error": ("calibration error", "%", "{:.2f}"),
+    "inside": ("attention inside the box", "%", "{:.1f}"),
+    "inside_chance": ("  the box's share of the image", "%", "{:.1f}"),
+    "entropy": ("attention entropy", "nats", "{:.3f}"),
+    "images_per_second": ("speed", "images per second", "{:,.0f}"),
+}
+_ROWS = {"translation": _TRANSLATION, "vision": _VISION}
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
@@ -35,7 +38,7 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     prefixes = {f"{name} (selected by)" if name == mode else name: f"test/{name}/" for name in modes}
     for heading in prefixes or {mode: "test/"}:
         table.add_column(heading, justify="right")
-    for name, (label, unit, form) in _ROWS.items():
+    for name, (label, unit, form) in _ROWS[metrics.get("task", "translation")].items():
         values = [metrics.get(prefix + name) for prefix in (prefixes or {mode: "test/"}).values()]
         if name == "aer_best_shift" and values[0] is not None:
             unit = f"links moved by {metrics['test/best_shift']:+.0f}"
@@ -50,6 +53,8 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
         ("params", "parameters", "", "{:,}"),
         ("train/seconds", "training time", "seconds", "{:.0f}"),
         ("train/tokens_per_second", "training speed", "target tokens per second", "{:,.0f}"),
+        ("train/images_per_second", "training speed", "images per second", "{:,.0f}"),
+        ("train/peak_memory_mib", "peak memory", "MiB", "{:,.0f}"),
     ):
         if metrics.get(key) is not None:
             table.add_row(label, unit, form.format(metrics[key]), *blanks)
@@ -57,29 +62,3 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
         table.caption = signature
         table.caption_justify = "left"
     return table
-
-
-def draw_maps(
-    data: "TranslationData", split: str, hypotheses: "list[Hypothesis]", directory: Path, count: int
-) -> dict[str, Path]:
-    """Draws the attention of `count` sentences, spread evenly over the split and so the same for every variant.
-
-    Returns:
-        the pictures by name.
-    """
-    from attnlab.evaluation.plots import attention_heatmap
-
-    assert data.tokenizers is not None
-    shutil.rmtree(directory, ignore_errors=True)
-    rows = data.splits[split]
-    pictures = {}
-    for number in range(min(count, len(hypotheses))):
-        row = number * len(hypotheses) // count
-        hypothesis = hypotheses[row]
-        source = data.tokenizers.source.tokens([*rows.source[row].tolist(), EOS])
-        target = data.tokenizers.target.tokens([*hypothesis.tokens, EOS])
-        weights = hypothesis.weights[:, : len(source)].float().cpu()
-        path = directory / f"{split}-{row:05d}.png"
-        attention_heatmap(weights, source, target[: len(weights)], path)
-        pictures[path.stem] = path
-    return pictures

@@ -1,8 +1,9 @@
-"""The recurrent encoder-decoder."""
+"""Encoder-decoders: what they share, and the recurrent one."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,32 +28,23 @@ class SearchState(NamedTuple):
         return SearchState(self.memory.select(rows), self.decoder.select(rows))
 
 
-class RNNSeq2Seq(nn.Module):
-    """A bidirectional recurrent encoder and a recurrent decoder with attention.
+class Seq2Seq(nn.Module, ABC):
+    """What all encoder-decoders share: embeddings, readout, and what a task and a search ask of them.
 
     Args:
-        attention: factory of the attention, (query_size, key_size) -> Attention.
-        decoder: factory of the decoder; see `attnlab.nn.decoders`.
         source_vocabulary: number of source types.
         target_vocabulary: number of target types V.
-        embedding: width E of both embeddings, and of the features R.
-        encoder_size: width of each direction of the encoder; keys and values are twice as wide.
-        decoder_size: width H of the decoder, and so of the queries.
-        layers: recurrent layers of encoder and decoder.
-        cell: lstm or gru.
-        dropout: probability on embeddings, encoder outputs, between layers and on the features.
-        tie_output: whether the output layer shares the target embedding's weight.
+        embedding: width E of both embeddings, and of the features that are read out.
+        dropout: probability on embeddings and on the features.
+        word_dropout: probability of a token, on either side, to be read as an embedding of zeros while training
+            (Gal and Ghahramani 2016; Sennrich and Zhang 2019 for translation from few pairs).
         share_embeddings: whether source and target share one embedding (a joint vocabulary).
         padding: the id of padding, on both sides.
-        chunk: the most feature values that are held at once while training; more candidates are scored in parts, which
-            are computed anew in the backward pass.
     """
 
     def __init__(
-        self, *, attention: AttentionFactory, decoder: Callable[..., Decoder], source_vocabulary: int,
-        target_vocabulary: int, embedding: int = 256, encoder_size: int = 256, decoder_size: int = 512, layers: int = 1,
-        cell: CellKind = "lstm", dropout: float = 0.2, tie_output: bool = True, share_embeddings: bool = False,
-        padding: int = 0, chunk: int = 2**26,
+        self, *, source_vocabulary: int, target_vocabulary: int, embedding: int, dropout: float, word_dropout: float,
+        share_embeddings: bool, padding: int,
     ) -> None:  # fmt: skip
         super().__init__()
         if share_embeddings and source_vocabulary != target_vocabulary:
@@ -71,35 +63,22 @@ class RNNSeq2Seq(nn.Module):
         for table in tables:
             nn.init.normal_(table.weight, std=embedding**-0.5)
             nn.init.zeros_(table.weight[padding])
-        self.encoder = BidirectionalEncoder(cell, embedding, encoder_size, layers, dropout)
-        self.decoder = decoder(
-            attention=attention, input_size=embedding, key_size=2 * encoder_size, size=decoder_size,
-            readout_size=embedding, layers=layers, cell=cell, dropout=dropout,
-        )  # fmt: skip
-        self.readout = VocabularyReadout(embedding, target_vocabulary, self.target_embedding if tie_output else None)
-        guided = self.decoder.attention.estimator.guided
-        self.guide = InferenceNetwork(cell, embedding, embedding, encoder_size) if guided else None
         self.dropout = Dropout(dropout)
-        self.chunk = chunk
-
-    @property
-    def modes(self) -> tuple[str, ...]:
-        """The test modes in which this model can be read."""
-        return self.decoder.modes
+        self.word_dropout = Dropout(word_dropout)
 
     def embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
-        """Embeds tokens and scales by sqrt(E): small rows make good output weights, unit inputs tell words apart from
-        the first step on (Vaswani et al. 2017, section 3.4)."""
-        embedded: Tensor = table(tokens) * math.sqrt(table.embedding_dim)
+        """Embeds tokens, under dropout, and scales by sqrt(E): small rows make good output weights, unit inputs tell
+        words apart from the first step on (Vaswani et al. 2017, section 3.4)."""
+        scale = torch.full((*tokens.shape, 1), math.sqrt(table.embedding_dim), device=tokens.device)
+        embedded: Tensor = self.dropout(table(tokens) * self.word_dropout(scale).to(table.weight.dtype))
         return embedded
 
-    def start(self, source: Tensor) -> SearchState:
-        """Encodes source ids [B, S] once: the memory that attention reads and the decoder's first state."""
-        mask = source != self.padding
-        outputs, finals = self.encoder(self.dropout(self.embed(self.source_embedding, source)), mask.sum(1))
-        memory = self.decoder.prepare(self.dropout(outputs), mask.unsqueeze(-2))
-        return SearchState(memory, self.decoder.start(finals))
+    @property
+    @abstractmethod
+    def modes(self) -> tuple[str, ...]:
+        """The test modes in which this model can be read."""
 
+    @abstractmethod
     def forward(
         self, source: Tensor, target_in: Tensor, target_out: Tensor, smoothing: float = 0.0
     ) -> tuple[Tensor, Candidates]:
@@ -114,13 +93,84 @@ class RNNSeq2Seq(nn.Module):
         Returns:
             log-likelihoods [K, B, T] of every token under every candidate, 0 at padding, and the candidates.
         """
+
+    @abstractmethod
+    def objective(self, log_likelihoods: Tensor, candidates: Candidates, mask: Tensor) -> Objective:
+        """The training objective of what `forward` returned; mask is bool [B, T], True at real target positions."""
+
+    @abstractmethod
+    def start(self, source: Tensor) -> Any:
+        """The state with which a search of source ids [B, S] begins; `select(rows)` picks hypotheses."""
+
+    @abstractmethod
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """One step of a search from the last tokens [N]: log p(next) [N, V], weights [N, S], and the new state."""
+
+    @torch.no_grad()
+    def parameter_count(self) -> int:
+        """The number of trained parameters, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+class RNNSeq2Seq(Seq2Seq):
+    """A bidirectional recurrent encoder and a recurrent decoder with attention.
+
+    Args:
+        attention: factory of the attention, (query_size, key_size) -> Attention.
+        decoder: factory of the decoder; see `attnlab.nn.decoders`.
+        embedding: width E of both embeddings, and of the features R.
+        encoder_size: width of each direction of the encoder; keys and values are twice as wide.
+        decoder_size: width H of the decoder, and so of the queries.
+        layers: recurrent layers of encoder and decoder.
+        cell: lstm or gru.
+        dropout: probability on embeddings, encoder outputs, between layers and on the features.
+        tie_output: whether the output layer shares the target embedding's weight.
+        chunk: the most feature values that are held at once while training; more candidates are scored in parts, which
+            are computed anew in the backward pass.
+
+    The other options are those of `Seq2Seq`.
+    """
+
+    def __init__(
+        self, *, attention: AttentionFactory, decoder: Callable[..., Decoder], embedding: int = 256,
+        encoder_size: int = 256, decoder_size: int = 512, layers: int = 1, cell: CellKind = "lstm",
+        dropout: float = 0.2, word_dropout: float = 0.0, tie_output: bool = True, share_embeddings: bool = False,
+        padding: int = 0, chunk: int = 2**26, source_vocabulary: int, target_vocabulary: int,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, embedding=embedding,
+            dropout=dropout, word_dropout=word_dropout, share_embeddings=share_embeddings, padding=padding,
+        )  # fmt: skip
+        self.encoder = BidirectionalEncoder(cell, embedding, encoder_size, layers, dropout)
+        self.decoder = decoder(
+            attention=attention, input_size=embedding, key_size=2 * encoder_size, size=decoder_size,
+            readout_size=embedding, layers=layers, cell=cell, dropout=dropout,
+        )  # fmt: skip
+        self.readout = VocabularyReadout(embedding, target_vocabulary, self.target_embedding if tie_output else None)
+        guided = self.decoder.attention.estimator.guided
+        self.guide = InferenceNetwork(cell, embedding, embedding, encoder_size) if guided else None
+        self.chunk = chunk
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        return self.decoder.modes
+
+    def start(self, source: Tensor) -> SearchState:
+        mask = source != self.padding
+        outputs, finals = self.encoder(self.embed(self.source_embedding, source), mask.sum(1))
+        memory = self.decoder.prepare(self.dropout(outputs), mask.unsqueeze(-2))
+        return SearchState(memory, self.decoder.start(finals))
+
+    def forward(
+        self, source: Tensor, target_in: Tensor, target_out: Tensor, smoothing: float = 0.0
+    ) -> tuple[Tensor, Candidates]:
         memory, state = self.start(source)
         mask = target_out != self.padding
         posterior = None
         if self.guide is not None and self.training:
-            seen = self.dropout(self.embed(self.target_embedding, target_out))
+            seen = self.embed(self.target_embedding, target_out)
             posterior = self.guide(seen, mask.sum(1), memory)
-        prefix = self.dropout(self.embed(self.target_embedding, target_in))
+        prefix = self.embed(self.target_embedding, target_in)
         decoded: Decoded = self.decoder(prefix, memory, state, posterior)
 
         def score(part: slice) -> Tensor:
@@ -134,18 +184,11 @@ class RNNSeq2Seq(nn.Module):
         return torch.cat([checkpoint(score, part, use_reentrant=False) for part in parts]), decoded.candidates
 
     def objective(self, log_likelihoods: Tensor, candidates: Candidates, mask: Tensor) -> Objective:
-        """The training objective of what `forward` returned; mask is bool [B, T], True at real target positions."""
         estimator = self.decoder.attention.estimator
         return estimator.objective(log_likelihoods, candidates, mask, fed=self.decoder.feed_size > 0)
 
     def step(self, tokens: Tensor, state: SearchState) -> tuple[Tensor, Tensor, SearchState]:
-        """One step of a search from the last tokens [N]: log p(next) [N, V], weights [N, S], and the new state."""
-        embedded = self.dropout(self.embed(self.target_embedding, tokens))
+        embedded = self.embed(self.target_embedding, tokens)
         features, candidates, decoder = self.decoder.step(embedded, state.memory, state.decoder)
         log_probs = candidates.mixture(self.readout.log_probs(features).unsqueeze(2)).squeeze(1)
         return log_probs, candidates.weights[:, 0], SearchState(state.memory, decoder)
-
-    @torch.no_grad()
-    def parameter_count(self) -> int:
-        """The number of trained parameters, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

@@ -1,135 +1,61 @@
-"""Scoring a trained model on a split: decoding, text metrics, alignment, entropy, in every test mode."""
+"""Scoring a trained model on a split, in every test mode."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from attnlab.attention import reading
-from attnlab.data.tokenizers import PAD
-from attnlab.data.translation import TranslationData
-from attnlab.decoding import Hypothesis
-from attnlab.evaluation.alignment import (
-    alignment_error_rate,
-    argmax_links,
-    entropy,
-    shift_profile,
-    word_weights,
-)
-from attnlab.evaluation.text import corpus_scores
-from attnlab.tasks.translation import TranslationTask
 
 
 @dataclass
-class Scored:
+class Outcome:
     """The outcome on one split.
 
     Attributes:
         metrics: numbers by name, without the split's prefix.
-        signatures: sacreBLEU's signatures by metric.
-        predictions: one dictionary a sentence, in the split's order.
-        hypotheses: what was decoded, in the split's order, with its attention weights.
+        signatures: of metrics that have one, by metric.
+        predictions: one dictionary an example, in the split's order.
     """
 
     metrics: dict[str, float]
-    signatures: dict[str, str]
+    signatures: dict[str, str] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
-    hypotheses: list[Hypothesis] = field(default_factory=list)
 
 
-def score(
-    task: TranslationTask,
-    data: TranslationData,
-    split: str,
-    *,
-    beam: int = 1,
-    alpha: float = 1.0,
-    lowercase: bool = False,
-) -> Scored:
-    """Scores one split in the model's own test mode.
-
-    Metrics: `loss` (nats per target token), `bleu`, `chrf`, `accuracy` (exact match, percent), `edit_distance`
-    (characters), `entropy` (of the attention, nats, mean over target tokens), `sentences_per_second`, and where the
-    corpus has gold alignments `aer` and its companions.
-
-    Args:
-        beam: beam width; 1 is greedy.
-        alpha: length penalty.
-        lowercase: score BLEU without regard to case, as `sacrebleu -lc`.
-    """
-    task.eval()
-    rows = data.splits[split]
-    hypotheses: dict[int, Hypothesis] = {}
-    weights: dict[int, Tensor] = {}
-    likelihood, tokens, spread, seconds = 0.0, 0, 0.0, 0.0
-    for batch in data.loader(split):
-        batch = type(batch)(*(part.to(task.device) for part in batch))
-        index = batch.index.tolist()
-        begun = time.perf_counter()
-        found = task.search(batch.source, beam, alpha)
-        seconds += time.perf_counter() - begun
-        hypotheses |= dict(zip(index, found, strict=True))
-        with torch.no_grad():
-            scored, candidates = task.model(batch.source, batch.target_in, batch.target_out)
-        mask = batch.target_out != PAD
-        likelihood += float((candidates.mixture(scored) * mask).sum())
-        tokens += int(mask.sum())
-        spread += float((entropy(candidates.weights) * mask).sum())
-        if "sure" in rows.rows.column_names:
-            weights |= {row: w[: int(m.sum())].cpu() for row, w, m in zip(index, candidates.weights, mask, strict=True)}
-    order = range(len(rows))
-    sources, references, tags = rows.source_texts, data.references(split), rows.tags
-    outputs = [data.tokenizers.target.decode(hypotheses[row].tokens) for row in order]
-    text = corpus_scores(outputs, references, lowercase=lowercase)
-    metrics = {
-        "loss": -likelihood / tokens, "bleu": text.bleu, "chrf": text.chrf, "accuracy": text.exact_match,
-        "edit_distance": text.edit_distance, "entropy": spread / tokens, "sentences_per_second": len(rows) / seconds,
-    }  # fmt: skip
-    if weights:
-        metrics |= _alignment(data, split, weights)
-    predictions = [
-        {"source": sources[row], **({"tags": tags[row]} if tags else {}), "reference": references[row],
-         "prediction": outputs[row], "log_probability": round(hypotheses[row].score, 4)}
-        for row in order
-    ]  # fmt: skip
-    signatures = {"bleu": text.bleu_signature, "chrf": text.chrf_signature}
-    return Scored(metrics, signatures, predictions, [hypotheses[row] for row in order])
+Found = TypeVar("Found", bound=Outcome)
 
 
 def score_modes(
-    task: TranslationTask,
-    data: TranslationData,
-    split: str,
-    *,
-    modes: Sequence[str] | None = None,
-    seed: int = 0,
-    draws: int = 1,
-    **options: Any,
-) -> tuple[Scored, dict[str, Scored]]:
-    """Scores one split in every test mode that the model can run.
+    score: Callable[[], Found], model: nn.Module, modes: Sequence[str], *, seed: int = 0, draws: int = 1
+) -> dict[str, Found]:
+    """Scores a model in several test modes, and returns the outcomes by mode.
 
     The mode `sample` is scored `draws` times, under the seeds from `seed` on: its metrics are means, and each has a
     standard deviation over draws beside it (`bleu_sd`).
 
-    Returns:
-        the outcome in the mode by which the model was selected, and all outcomes by mode (the selecting mode first).
+    Args:
+        score: scores the model in the test mode that is set.
+        model: the model.
+        modes: the test modes, the selecting one first.
+        seed: of the draws.
+        draws: number of times that `sample` is scored.
     """
-    outcomes: dict[str, Scored] = {}
-    for mode in modes or task.model.modes:
+    outcomes: dict[str, Found] = {}
+    for mode in modes:
         found = []
         for draw in range(draws if mode == "sample" else 1):
-            with reading(task.model, mode), torch.random.fork_rng():
+            with reading(model, mode), torch.random.fork_rng():
                 torch.manual_seed(seed + draw)
-                found.append(score(task, data, split, **options))
+                found.append(score())
         outcomes[mode] = found[0] if len(found) == 1 else _spread(found)
-    return next(iter(outcomes.values())), outcomes
+    return outcomes
 
 
-def _spread(draws: list[Scored]) -> Scored:
+def _spread(draws: list[Found]) -> Found:
     """The first of several draws, with the mean of each metric and its standard deviation."""
     metrics: dict[str, float] = {}
     for name in draws[0].metrics:
@@ -141,7 +67,7 @@ def _spread(draws: list[Scored]) -> Scored:
     return replace(draws[0], metrics=metrics)
 
 
-def named_metrics(outcomes: dict[str, Scored], split: str, modes: Sequence[str]) -> dict[str, Any]:
+def named_metrics(outcomes: Mapping[str, Outcome], split: str, modes: Sequence[str]) -> dict[str, Any]:
     """What was measured, under its public names: those of the first outcome as `split/bleu`, and, where the model has
     several test modes, those of each outcome as `split/mode/bleu`; then the signatures."""
     selected = next(iter(outcomes.values()))
@@ -150,30 +76,3 @@ def named_metrics(outcomes: dict[str, Scored], split: str, modes: Sequence[str])
         for mode, outcome in outcomes.items():
             metrics |= {f"{split}/{mode}/{name}": value for name, value in outcome.metrics.items()}
     return metrics | {f"signature/{name}": text for name, text in selected.signatures.items()}
-
-
-def _alignment(data: TranslationData, split: str, weights: dict[int, Tensor]) -> dict[str, float]:
-    """AER of the argmax links between words under the forced reference, and the same with all links shifted.
-
-    A shift that scores clearly better than 0 says that attention reads a neighbour of the aligned word.
-    """
-    rows = data.splits[split]
-    sure, possible = _links(rows.sure), _links(rows.possible)
-    sources, targets = rows.source_texts, rows.target_texts
-    links = []
-    for row in range(len(rows)):
-        source = [*data.tokenizers.source.words(sources[row]), -1]
-        target = [*data.tokenizers.target.words(targets[row]), -1]
-        words = word_weights(weights[row][:, : len(source)], source, target, max(source) + 1, max(target) + 1)
-        links.append(argmax_links(words))
-    scores = alignment_error_rate(links, sure, possible)
-    shifted = {shift: aer for shift, aer in shift_profile(links, sure, possible).items() if shift}
-    best = min(shifted, key=shifted.__getitem__)
-    return {
-        "aer": scores.aer, "alignment_precision": scores.precision, "alignment_recall": scores.recall,
-        "aer_best_shift": shifted[best], "best_shift": best,
-    }  # fmt: skip
-
-
-def _links(column: list[list[list[int]]] | None) -> list[set[tuple[int, int]]]:
-    return [{(i, j) for i, j in row} for row in column or []]

@@ -1,0 +1,155 @@
+"""Operators of attention against their eager formulation: seconds and memory of forward and backward.
+
+A shape is batch x queries x keys x width. The two are timed in turns in one process, from inputs that want a gradient
+to the gradients. MiB are what the resident memory of a process of its own grows by at its peak, inputs left out. Where
+the eager formulation would need more than half of this machine's memory, it is not run.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from _command import add_numbers
+
+from attnlab.errors import UserError
+from benchmarks import _machine
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Shape = tuple[int, int, int, int]
+_SHAPES = ("64x1x20x256", "64x20x20x256", "8x256x256x256", "8x1024x1024x256")
+_EAGER_COPIES = 4  # of the hidden layer, at the peak of the eager backward pass
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shapes", nargs="+", type=_shape, default=[_shape(text) for text in _SHAPES], metavar="BxTxSxA",
+        help=f"batch x queries x keys x width (default: {' '.join(_SHAPES)})",
+    )  # fmt: skip
+    add_numbers(
+        parser,
+        ("warmup", 1, 3, "turns before the clock starts"),
+        ("repeats", 1, 15, "timed turns"),
+        ("retries", 0, 4, "more measurements of a shape while they are void"),
+    )
+
+
+def _shape(text: str) -> Shape:
+    """A type of argparse."""
+    sizes = text.split("x")
+    if len(sizes) != 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape; write four whole numbers, as in 64x20x20x256")
+    batch, queries, keys, width = map(int, sizes)
+    return batch, queries, keys, width
+
+
+def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One row for each shape."""
+    from attnlab.attention.kernels import load
+
+    if load("additive") is None:
+        raise UserError("There is no kernel to measure here: install g++, or unset ATTNLAB_KERNELS if it is off.")
+    rows = []
+    for shape in options.shapes:
+        rows.append(_row(shape, options))
+        console.print(f"additive {rows[-1]['shape']}: done", highlight=False)
+    return {name: getattr(options, name) for name in ("warmup", "repeats", "retries")}, rows
+
+
+def _row(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
+    batch, queries, keys, width = shape
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fits = _EAGER_COPIES * 4 * batch * queries * keys * width < memory / 2
+    names = ("kernel", "eager") if fits else ("kernel",)
+    steps = {name: _step(name, shape) for name in names}
+    for _ in range(1 + options.retries):
+        pressure = _machine.Pressure()
+        seconds = _machine.medians(steps, options.repeats, options.warmup)
+        waited = pressure.share()
+        if not _machine.is_void(waited):
+            break
+    extra = {name: _alone(name, shape) for name in names}
+    return {
+        "operator": "additive",
+        "shape": "x".join(map(str, shape)),
+        "seconds": seconds["kernel"],
+        "eager_seconds": seconds.get("eager"),
+        "speedup": seconds["eager"] / seconds["kernel"] if fits else None,
+        "extra_bytes": extra["kernel"],
+        "eager_extra_bytes": extra.get("eager"),
+        "cpu_pressure": waited,
+        "void": _machine.is_void(waited),
+    }
+
+
+def _step(name: str, shape: Shape) -> Callable[[], Any]:
+    """Forward and backward on standard normal queries and keys."""
+    import torch
+
+    from attnlab.attention.kernels.additive import additive_scores, naive_additive_scores
+
+    scores = {"kernel": additive_scores, "eager": naive_additive_scores}[name]
+    batch, queries, keys, width = shape
+    random = torch.Generator().manual_seed(0)
+    sizes = (batch, queries, width), (batch, keys, width), (width,)
+    inputs = [torch.randn(size, generator=random).requires_grad_() for size in sizes]
+    grad = torch.randn(batch, queries, keys, generator=random)
+    return lambda: torch.autograd.grad(scores(*inputs), inputs, grad)
+
+
+def _alone(name: str, shape: Shape) -> int | None:
+    """The extra bytes of a step in a process of its own."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_extra_bytes, name, shape).result()
+
+
+def _extra_bytes(name: str, shape: Shape) -> int | None:
+    """By how much a step raises this process's resident memory at its peak; None where the system does not tell."""
+    _machine.use_threads()
+    _step(name, (8, 32, 32, 64))()  # what a first call brings along
+    step = _step(name, shape)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+        before = _status("VmRSS")
+        step()
+        return _status("VmHWM") - before
+    except (OSError, KeyError):
+        return None
+
+
+def _status(name: str) -> int:
+    """A size in bytes from Linux's account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int({key: value for key, _, value in (line.partition(":") for line in lines)}[name].split()[0])
+
+
+def table(rows: list[dict[str, Any]]) -> "Table":
+    """A line for each shape; `waited` is the share of the time in which some task waited for a processor."""
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(title="Attention operators, forward and backward", title_justify="left", box=box.SIMPLE, padding=0)
+    shown.add_column("operator", no_wrap=True)
+    for name in ("ms", "eager ms", "times", "MiB", "eager MiB", "waited"):
+        shown.add_column(name, justify="right", no_wrap=True, min_width=8)
+    for row in rows:
+        times = "" if row["speedup"] is None else f"{row['speedup']:.1f}"
+        waited = "" if row["cpu_pressure"] is None else f"{row['cpu_pressure']:.1%}"
+        shown.add_row(
+            f"{row['operator']} {row['shape']}",
+            _scaled(row["seconds"], 1e3), _scaled(row["eager_seconds"], 1e3), times,
+            _scaled(row["extra_bytes"], 2**-20), _scaled(row["eager_extra_bytes"], 2**-20),
+            waited + (" void" if row["void"] else ""),
+        )  # fmt: skip
+    return shown
+
+
+def _scaled(value: float | None, by: float) -> str:
+    return "" if value is None else f"{value * by:,.1f}"

@@ -1,0 +1,84 @@
+"""Fast paths, each beside the naive reference that it must equal, gradients included.
+
+A kernel is a C++ file in this folder. It is compiled the first time it is needed (some seconds, without a word) by g++,
+or by what CXX names, and kept in the user's cache, `$XDG_CACHE_HOME/attnlab/kernels`. Without a compiler the
+references do the work; with ATTNLAB_KERNELS=off in the environment they always do.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# no -ffast-math: the kernels mean NaN, infinity and every rounding as they are written
+_COMPILE = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", "-c")
+# no -fopenmp: the functions of OpenMP are found where torch's own are, so that both share one pool of threads; a second
+# runtime would bring its own threads, which wait by spinning
+_LINK = ("-shared",)
+_LONGEST = 300  # seconds
+
+
+def load(name: str) -> ctypes.CDLL | None:
+    """The library compiled from `name`.cpp; None where the references are to be used (the log says why at INFO)."""
+    if os.environ.get("ATTNLAB_KERNELS", "").lower() == "off":
+        return None
+    source = Path(__file__).with_name(f"{name}.cpp")
+    try:
+        kept = _kept(source)
+        with suppress(OSError):  # not there, or not for this system
+            return ctypes.CDLL(str(kept))
+        return _compile(source, kept)
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip() or str(error)
+    except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
+        reason = str(error)
+    logger.info("No kernel %s, the reference is used: %s", name, reason)
+    return None
+
+
+def _kept(source: Path) -> Path:
+    """Where the cache has the library: by its source, the flags, and the processor that -march=native means, for a home
+    may be shared by unlike machines."""
+    parts = [source.read_text(), *_COMPILE, *_LINK, platform.system(), platform.machine(), _features()]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "attnlab" / "kernels" / f"{source.stem}-{key}.so"
+
+
+def _features() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _compile(source: Path, kept: Path) -> ctypes.CDLL:
+    """Compiles apart and, once the library is whole and loads, renames it to its place, so that processes that compile
+    at the same time do not disturb each other."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=kept.parent, ignore_cleanup_errors=True)
+    except OSError:  # a cache that cannot be written is done without
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with folder as place:
+        unlinked, built = Path(place, f"{source.stem}.o"), Path(place, kept.name)
+        compiler = shlex.split(os.environ.get("CXX") or "g++")
+        for step in ([*_COMPILE, str(source), "-o", str(unlinked)], [*_LINK, str(unlinked), "-o", str(built)]):
+            subprocess.run(
+                [*compiler, *step], check=True, capture_output=True, text=True, errors="replace",
+                stdin=subprocess.DEVNULL, timeout=_LONGEST,
+            )  # fmt: skip
+        library = ctypes.CDLL(str(built))
+        with suppress(OSError), built.open("rb") as file:
+            os.fsync(file.fileno())
+            os.replace(built, kept)
+        return library

@@ -1,0 +1,322 @@
+// Scores of additive attention, e_ts = sum_a v_a tanh(q_ta + k_sa), and their gradients, with nothing of size T S A in
+// memory: the backward pass computes the hidden layer again.
+//
+// What follows from a query or a key alone is computed once for each (`prepare`), so that a pair costs some products
+// and one reciprocal. There are three forms of tanh(q + k), and each task takes the first in whose range its numbers
+// lie. Within it every form is as exact as single precision is; NaN and infinity are left to the last.
+//
+// Tasks are shared out among threads, but each number is summed by one thread in one order: results do not depend on
+// how many threads there are.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int64_t LANES = 16;
+#elif defined(__AVX__)
+constexpr int64_t LANES = 8;
+#else
+constexpr int64_t LANES = 4;
+#endif
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+typedef uint32_t Bits __attribute__((vector_size(LANES * sizeof(float))));
+
+constexpr int64_t TILE = 64;          // queries and keys of a task of the forward pass
+constexpr int64_t BLOCK = 4 * LANES;  // columns of a task of the backward pass
+constexpr int64_t NEAR = 256;         // keys that it keeps in the first-level cache
+
+int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+// The first `count` numbers, or as many as there are lanes; 0 in the rest.
+inline Vector load(const float *from, int64_t count) {
+    Vector x{};
+    if (count >= LANES) {
+        std::memcpy(&x, from, sizeof x);
+    } else {
+        std::memcpy(&x, from, count * sizeof(float));
+    }
+    return x;
+}
+
+inline void store(Vector x, float *to, int64_t count) { std::memcpy(to, &x, std::min(count, LANES) * sizeof(float)); }
+
+inline float total(Vector x) {
+    Bits lanes{};
+    for (int64_t lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
+    for (uint32_t apart = LANES / 2; apart > 0; apart /= 2) x += __builtin_shuffle(x, lanes ^ apart);
+    return x[0];
+}
+
+// 1 / x for normal x with a normal reciprocal: the processor's estimate and one step of Newton's, to about an ulp.
+inline Vector reciprocal(Vector x) {
+#if defined(__AVX512F__)
+    const Vector estimate = _mm512_rcp14_ps(x);
+    return estimate * (2.0f - x * estimate);
+#else
+    return 1.0f / x;
+#endif
+}
+
+// e^y = scale (1 + rest), for |y| <= 86. The polynomial is that of Cephes' expf.
+struct Exponential {
+    Vector scale, rest;
+
+    explicit Exponential(Vector y) {
+        constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the lowest bits
+        const Vector shifted = y * 1.44269504088896341f + magic;
+        const Vector n = shifted - magic;
+        const Vector x = (y - n * 0.693359375f) - n * -2.12194440e-4f;  // log 2 in two parts
+        Vector p = x * 1.9875691500e-4f + 1.3981999507e-3f;
+        p = p * x + 8.3334519073e-3f;
+        p = p * x + 4.1665795894e-2f;
+        p = p * x + 1.6666665459e-1f;
+        p = p * x + 5.0000001201e-1f;
+        rest = p * (x * x) + x;
+        scale = (Vector)(((Bits)shifted + 127u) << 23);
+    }
+
+    Vector value() const { return scale * rest + scale; }
+    Vector minus_one() const { return scale * rest + (scale - 1.0f); }
+};
+
+// |q|, |k| <= 1/2: (tanh q + tanh k) / (1 + tanh q tanh k), which keeps the relative precision of small numbers.
+struct Small {
+    static constexpr float REACH = 0.5f, SLOPE = 1.0f;
+
+    static Vector prepare(Vector x) {
+        const Vector up = Exponential(2.0f * x).minus_one();
+        return up / (up + 2.0f);
+    }
+    static Vector tanh(Vector q, Vector k) { return (q + k) * reciprocal(1.0f + q * k); }
+    static Vector tanh(Vector q, Vector k, Vector &slope) {
+        const Vector found = tanh(q, k);
+        slope = 1.0f - found * found;
+        return found;
+    }
+};
+
+// |q|, |k| <= 21: 1 - 2 r with r = 1 / (1 + e^2q e^2k); its derivative is 4 r (1 - r), where 1 - r = e^2q e^2k r.
+struct Usual {
+    static constexpr float REACH = 21.0f, SLOPE = 4.0f;
+
+    static Vector prepare(Vector x) { return Exponential(2.0f * x).value(); }
+    static Vector tanh(Vector q, Vector k) { return 1.0f - 2.0f * reciprocal(1.0f + q * k); }
+    static Vector tanh(Vector q, Vector k, Vector &slope) {
+        const Vector product = q * k, r = reciprocal(1.0f + product);
+        slope = product * r * r;
+        return 1.0f - 2.0f * r;
+    }
+};
+
+// Anything: from q + k itself, held where tanh is 1 to the last bit and nothing overflows. The dearest of the three,
+// except for a single query or key: there nothing that is prepared would be used twice.
+struct Any {
+    static constexpr float SLOPE = 4.0f;
+
+    static Vector prepare(Vector x) { return x; }
+    static Exponential exponential(Vector q, Vector k) {
+        const Vector limit = Vector{} + 40.0f;
+        Vector x = q + k;
+        x = x > limit ? limit : x;  // NaN stays
+        x = x < -limit ? -limit : x;
+        return Exponential(2.0f * x);
+    }
+    static Vector tanh(Vector q, Vector k) {
+        const Vector up = exponential(q, k).minus_one();
+        return up * reciprocal(2.0f + up);
+    }
+    static Vector tanh(Vector q, Vector k, Vector &slope) {
+        const Exponential product = exponential(q, k);
+        const Vector up = product.minus_one(), r = reciprocal(2.0f + up);
+        slope = product.value() * r * r;
+        return up * r;
+    }
+};
+
+// Rows of `columns` numbers, each `stride` after the one before.
+struct Rows {
+    const float *at;
+    int64_t count, stride, columns;
+
+    Vector read(int64_t row, int64_t column) const { return load(at + row * stride + column, columns - column); }
+
+    int64_t vectors() const { return parts(columns, LANES); }
+
+    // Vector w of row r goes to to[r * by_row + w * by_vector].
+    template <class Form>
+    void prepare(Vector *to, int64_t by_row, int64_t by_vector) const {
+        for (int64_t row = 0; row < count; ++row)
+            for (int64_t w = 0; w < vectors(); ++w)
+                to[row * by_row + w * by_vector] = Form::prepare(read(row, w * LANES));
+    }
+};
+
+// Which numbers of some rows are out of reach of the forms, NaN among them.
+struct Beyond {
+    Bits small{}, usual{};
+
+    void see(const Rows &rows) {
+        for (int64_t row = 0; row < rows.count; ++row) {
+            for (int64_t column = 0; column < rows.columns; column += LANES) {
+                const Vector size = (Vector)((Bits)rows.read(row, column) & 0x7fffffffu);
+                small |= ~(Bits)(size <= Small::REACH);
+                usual |= ~(Bits)(size <= Usual::REACH);
+            }
+        }
+    }
+};
+
+inline bool any(Bits lanes) {
+    uint32_t found = 0;
+    for (int64_t lane = 0; lane < LANES; ++lane) found |= lanes[lane];
+    return found != 0;
+}
+
+// Calls loop(Form{}) with the form to use for these queries and keys.
+template <class Loop>
+void in_form(const Rows &query, const Rows &key, Loop loop) {
+    if (query.count == 1 || key.count == 1) return loop(Any{});
+    Beyond beyond;
+    beyond.see(query);
+    beyond.see(key);
+    if (!any(beyond.small)) return loop(Small{});
+    if (!any(beyond.usual)) return loop(Usual{});
+    loop(Any{});
+}
+
+// The scores of a tile of queries and keys, rows of which lie `stride` apart.
+template <class Form>
+void score(const Rows &query, const Rows &key, const Vector *energy, float *scores, int64_t stride, Vector *own) {
+    const int64_t width = query.vectors();
+    Vector *q = own, *k = own + query.count * width;
+    query.prepare<Form>(q, width, 1);
+    key.prepare<Form>(k, width, 1);
+    for (int64_t t = 0; t < query.count; ++t) {
+        for (int64_t s = 0; s < key.count; ++s) {
+            Vector sum{};
+            for (int64_t w = 0; w < width; ++w) sum += energy[w] * Form::tanh(q[t * width + w], k[s * width + w]);
+            scores[t * stride + s] = total(sum);
+        }
+    }
+}
+
+// What flows from the scores of one item to a vector of columns of each query and key, up to their energies; returns
+// what flows to the energies.
+template <class Form>
+Vector flow(
+    const Vector *q, int64_t queries, const Vector *k, int64_t keys, const float *grad, Vector *dq, Vector *dk
+) {
+    std::fill(dq, dq + queries, Vector{});
+    std::fill(dk, dk + keys, Vector{});
+    Vector dv{};
+    for (int64_t first = 0; first < keys; first += NEAR) {
+        const int64_t end = std::min(first + NEAR, keys);
+        for (int64_t t = 0; t < queries; ++t) {
+            const Vector here = q[t];
+            Vector to_query{}, to_energy{};  // sums of sums, which round less
+            for (int64_t s = first; s < end; ++s) {
+                Vector slope;
+                const Vector tanh = Form::tanh(here, k[s], slope);
+                const float given = grad[t * keys + s];
+                to_query += given * slope;
+                dk[s] += given * slope;
+                to_energy += given * tanh;
+            }
+            dq[t] += to_query;
+            dv += to_energy;
+        }
+    }
+    return dv;
+}
+
+// The gradients of one item in some columns, given those of its scores.
+template <class Form>
+void differentiate(
+    const Rows &query, const Rows &key, const float *energy, const float *grad, float *grad_query, float *grad_key,
+    float *grad_energy, Vector *own
+) {
+    const int64_t queries = query.count, keys = key.count, width = query.vectors();
+    Vector *q = own, *k = q + width * queries, *dq = k + width * keys, *dk = dq + width * queries;
+    query.prepare<Form>(q, 1, queries);
+    key.prepare<Form>(k, 1, keys);
+    for (int64_t w = 0; w < width; ++w) {
+        const int64_t at_query = w * queries, at_key = w * keys;
+        const Vector dv = flow<Form>(q + at_query, queries, k + at_key, keys, grad, dq + at_query, dk + at_key);
+        store(dv, grad_energy + w * LANES, query.columns - w * LANES);
+    }
+    const auto give = [&](const Vector *from, const Rows &rows, float *to) {
+        for (int64_t row = 0; row < rows.count; ++row) {
+            for (int64_t w = 0; w < width; ++w) {
+                const int64_t column = w * LANES, left = rows.columns - column;
+                const Vector scale = Form::SLOPE * load(energy + column, left);
+                store(scale * from[w * rows.count + row], to + row * rows.stride + column, left);
+            }
+        }
+    };
+    give(dq, query, grad_query);
+    give(dk, key, grad_key);
+}
+
+}  // namespace
+
+extern "C" {
+
+// query [items, queries, width], key [items, keys, width], energy [width] -> scores [items, queries, keys].
+void additive_forward(
+    const float *query, const float *key, const float *energy, float *scores, int64_t items, int64_t queries,
+    int64_t keys, int64_t width, int64_t threads
+) {
+    const int64_t down = parts(queries, TILE), across = parts(keys, TILE), vectors = parts(width, LANES);
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<Vector> own((1 + std::min(queries, TILE) + std::min(keys, TILE)) * vectors);
+        for (int64_t w = 0; w < vectors; ++w) own[w] = load(energy + w * LANES, width - w * LANES);
+#pragma omp for schedule(static) nowait
+        for (int64_t task = 0; task < items * down * across; ++task) {
+            const int64_t item = task / (down * across), t = task / across % down * TILE, s = task % across * TILE;
+            const Rows q{query + (item * queries + t) * width, std::min(TILE, queries - t), width, width};
+            const Rows k{key + (item * keys + s) * width, std::min(TILE, keys - s), width, width};
+            float *to = scores + (item * queries + t) * keys + s;
+            in_form(q, k, [&](auto form) {
+                score<decltype(form)>(q, k, own.data(), to, keys, own.data() + vectors);
+            });
+        }
+    }
+}
+
+// The gradients of query, key and energy (the last for each item, [items, width]) for those of the scores.
+void additive_backward(
+    const float *query, const float *key, const float *energy, const float *grad, float *grad_query, float *grad_key,
+    float *grad_energy, int64_t items, int64_t queries, int64_t keys, int64_t width, int64_t threads
+) {
+    const int64_t blocks = parts(width, BLOCK);
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<Vector> own(2 * (queries + keys) * BLOCK / LANES);
+#pragma omp for schedule(static) nowait
+        for (int64_t task = 0; task < items * blocks; ++task) {
+            const int64_t item = task / blocks, column = task % blocks * BLOCK;
+            const int64_t columns = std::min(BLOCK, width - column);
+            const int64_t to_query = item * queries * width + column, to_key = item * keys * width + column;
+            const Rows q{query + to_query, queries, width, columns}, k{key + to_key, keys, width, columns};
+            in_form(q, k, [&](auto form) {
+                differentiate<decltype(form)>(
+                    q, k, energy + column, grad + item * queries * keys, grad_query + to_query, grad_key + to_key,
+                    grad_energy + item * width + column, own.data()
+                );
+            });
+        }
+    }
+}
+
+}  // extern "C"

@@ -1,0 +1,117 @@
+"""Scores of additive attention without their hidden layer in memory."""
+
+import ctypes
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.attention.kernels import load
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_LEAST = 2**14  # cells of the hidden layer below which the reference is faster
+
+
+def additive_scores(query: Tensor, key: Tensor, energy: Tensor) -> Tensor:
+    """e_ts = v^T tanh(q_t + k_s): Bahdanau, Cho and Bengio 2015, appendix A.1.2, with W s and U h + b already taken.
+
+    On the processor and in single precision or less this is a compiled kernel. It computes in single precision, takes
+    the exponentials in tanh(q + k) = 1 - 2 / (1 + e^2q e^2k) once a query and once a key, and computes the hidden layer
+    [..., T, S, A] again in the backward pass instead of keeping it: forward and backward allocate O((T + S) A + T S)
+    for each leading index, where leading dimensions that broadcast are written out. Results do not depend on the
+    number of threads. A gradient of a gradient is that of the reference, at the reference's cost.
+
+    Everything else is served by the reference, `naive_additive_scores`: other devices (there is no kernel for CUDA
+    yet), double precision, subclasses of tensors, the transforms of torch.func, graphs that are traced or compiled,
+    hidden layers so small that it is faster, machines without a compiler, and ATTNLAB_KERNELS=off.
+
+    There is no mask: the normalizers alone know masks, and what they hide has a score like any other.
+
+    Args:
+        query: q, [..., T, A].
+        key: k, [..., S, A]; the leading dimensions of both broadcast.
+        energy: v, [A].
+
+    Returns:
+        Scores [..., T, S] in float32 or wider.
+    """
+    scores: Tensor
+    if not _is_served(query, key, energy):
+        scores = naive_additive_scores(query, key, energy)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if query.shape[:-2] != key.shape[:-2]:
+        leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])  # type: ignore[no-untyped-call]
+        query, key = query.expand(*leading, -1, -1), key.expand(*leading, -1, -1)
+    scores = _AdditiveScores.apply(query.float(), key.float(), energy.float())  # type: ignore[no-untyped-call]
+    return scores
+
+
+def naive_additive_scores(query: Tensor, key: Tensor, energy: Tensor) -> Tensor:
+    """The reference of `additive_scores`: the equation as it is written, for any tensors of one dtype."""
+    hidden = torch.tanh(query.unsqueeze(-2) + key.unsqueeze(-3))  # [..., T, S, A]
+    return nn.functional.linear(hidden, energy.unsqueeze(0)).squeeze(-1)
+
+
+def _is_served(query: Tensor, key: Tensor, energy: Tensor) -> bool:
+    """Whether the kernel does the work."""
+    return (
+        not torch.compiler.is_compiling()  # first, for the compiler knows not all of what follows
+        and max(query.numel() * key.shape[-2], key.numel() * query.shape[-2]) >= _LEAST
+        and query.shape[-1] == key.shape[-1] == energy.shape[-1]
+        and all(
+            type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype in _DTYPES
+            for x in (query, key, energy)
+        )
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._is_tracing()
+        and _kernel() is not None
+    )
+
+
+@cache
+def _kernel() -> ctypes.CDLL | None:
+    library = load("additive")
+    if library is not None:
+        for function, tensors, sizes in ((library.additive_forward, 4, 5), (library.additive_backward, 7, 5)):
+            function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * sizes
+            function.restype = None
+    return library
+
+
+def _run(function: Callable[..., None], tensors: tuple[Tensor, ...], query: Tensor, key: Tensor) -> None:
+    """Calls a function of the kernel with contiguous tensors and with its sizes: items, T, S, A and threads."""
+    *leading, queries, width = query.shape
+    sizes = math.prod(leading), queries, key.shape[-2], width, torch.get_num_threads()
+    function(*(x.data_ptr() for x in tensors), *sizes)
+
+
+class _AdditiveScores(torch.autograd.Function):
+    """Of float32 [..., T, A], [..., S, A] and [A] to [..., T, S], without broadcasting."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        kernel = _kernel()
+        assert kernel is not None
+        ctx.save_for_backward(*inputs)
+        query, key, energy = (x.contiguous() for x in inputs)
+        scores = query.new_empty(*query.shape[:-1], key.shape[-2])
+        _run(kernel.additive_forward, (query, key, energy, scores), query, key)
+        return scores
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to have a gradient
+            needed = [x for x, wanted in zip(inputs, ctx.needs_input_grad, strict=True) if wanted]
+            found = iter(torch.autograd.grad(naive_additive_scores(*inputs), needed, grad, create_graph=True))
+            return tuple(next(found) if wanted else None for wanted in ctx.needs_input_grad)
+        kernel = _kernel()
+        assert kernel is not None
+        query, key, energy, grad = (x.contiguous() for x in (*inputs, grad))
+        of_query, of_key = torch.empty_like(query), torch.empty_like(key)
+        of_energy = query.new_empty(math.prod(query.shape[:-2]), query.shape[-1])  # of each item
+        _run(kernel.additive_backward, (query, key, energy, grad, of_query, of_key, of_energy), query, key)
+        return of_query, of_key, of_energy.sum(0)

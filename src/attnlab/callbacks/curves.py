@@ -1,0 +1,44 @@
+"""The course of a run, an epoch a line, in the run directory."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from attnlab.files import write_jsonl
+
+
+class Curves(pl.Callback):
+    """Writes `curves.jsonl`: for each epoch its number, the seconds of training so far, and the metrics.
+
+    It is part of a checkpoint, so that a resumed run has one curve.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self._before = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.perf_counter()
+        self._before = self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not hasattr(self, "_start"):
+            return
+        seconds = self._before + time.perf_counter() - self._start
+        values = {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
+        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2)} | values)
+        write_jsonl(self.path, self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": json.dumps(self.rows)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = json.loads(state_dict["rows"])

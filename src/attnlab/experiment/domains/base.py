@@ -1,0 +1,82 @@
+"""The interface between a run and its kind of task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from attnlab.errors import UserError
+from attnlab.tasks.base import Task
+from attnlab.tasks.scoring import Outcome
+
+
+@dataclass
+class Tested:
+    """What the test at the end of a run found.
+
+    Attributes:
+        outcomes: by test mode, the selecting one first.
+        pictures: files by name.
+        maps: one dictionary an example, for `attention.jsonl`.
+    """
+
+    outcomes: dict[str, Outcome]
+    pictures: dict[str, Path] = field(default_factory=dict)
+    maps: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Domain(ABC):
+    """A kind of task: its Lightning module, and how its data, model and test fit together."""
+
+    task: ClassVar[type[Task]]
+    models: ClassVar[Mapping[str, str]]
+    """The options of the group `model` that it can train, by their targets."""
+    data: ClassVar[str]
+    """The module whose factories make its data."""
+
+    def check(self, config: dict[str, Any]) -> None:
+        """Refuses a model or data of another kind of task with a UserError."""
+        name = self.task.name
+        target = config["model"]["_target_"]
+        if target not in self.models:
+            raise UserError(
+                f"task={name} cannot train a {target.rpartition('.')[2]}; choose "
+                f"{' or '.join(f'model={option}' for option in self.models.values())}, or another task."
+            )
+        if config["data"]["_target_"].rpartition(".")[0] != self.data:
+            raise UserError(
+                f"task={name} cannot learn from data={config['data']['_target_'].rpartition('.')[2]}; "
+                "`python train.py --help` lists the data of each task."
+            )
+
+    @abstractmethod
+    def sizes(self, config: dict[str, Any], data: Any) -> dict[str, Any]:
+        """What the data decide of a model's options; of no data in particular where `data` is None."""
+
+    @abstractmethod
+    def save(self, data: Any, directory: Path) -> None:
+        """Keeps with a run what its model needs of the data."""
+
+    @abstractmethod
+    def restore(self, data: Any, directory: Path) -> None:
+        """Gives the data, before they are prepared, what a run has kept of them."""
+
+    @abstractmethod
+    def describe(self, data: Any) -> str:
+        """The data in half a sentence."""
+
+    @abstractmethod
+    def outcomes(
+        self, task: Any, data: Any, config: dict[str, Any], split: str, modes: tuple[str, ...], seed: int
+    ) -> dict[str, Any]:
+        """Scores a trained task on one split in some test modes."""
+
+    @abstractmethod
+    def test(self, task: Any, data: Any, config: dict[str, Any], directory: Path) -> Tested:
+        """Scores a trained task on the test split, in all its modes, and draws its attention into the directory."""
+
+    def spec(self, config: dict[str, Any], data: Any) -> dict[str, Any]:
+        """The spec of a config's model."""
+        spec: dict[str, Any] = config["model"] | {"attention": config["attention"]} | self.sizes(config, data)
+        return spec

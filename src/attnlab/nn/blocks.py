@@ -1,0 +1,124 @@
+"""The pre-norm blocks of ViT and Transformer."""
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.attention import Candidates, Memory
+from attnlab.nn.dropout import Dropout
+from attnlab.nn.multihead import AttentionFactory, MultiHeadAttention
+
+
+class FeedForward(nn.Sequential):
+    """W_2 gelu(W_1 x): the same for each token (Vaswani et al. 2017, section 3.3).
+
+    Args:
+        size: width D.
+        hidden: width between the maps.
+        dropout: probability after the activation.
+    """
+
+    def __init__(self, size: int, hidden: int, dropout: float) -> None:
+        super().__init__(nn.Linear(size, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, size))
+
+
+class StochasticDepth(nn.Module):
+    """Leaves a residual branch out of a whole row, with a probability (Huang et al. 2016).
+
+    Args:
+        probability: in [0, 1).
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"The probability of stochastic depth lies in [0, 1), found {probability}.")
+        self.probability = probability
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return branch
+        kept = torch.rand(branch.shape[0], *[1] * (branch.dim() - 1), device=branch.device) >= self.probability
+        return branch * kept / (1 - self.probability)
+
+
+class EncoderBlock(nn.Module):
+    """x + attend(norm x), then x + feed(norm x) (Xiong et al. 2020, figure 1b).
+
+    Args:
+        attention: factory of the self-attention.
+        size: width D.
+        heads: number of heads.
+        hidden: width of the feed-forward layer.
+        dropout: probability on each branch and in the feed-forward layer.
+        depth_dropout: probability to leave a branch out (stochastic depth).
+    """
+
+    def __init__(
+        self, attention: AttentionFactory, size: int, heads: int, hidden: int, dropout: float,
+        depth_dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(size)
+        self.attention = MultiHeadAttention(attention, size, heads)
+        self.feed_norm = nn.LayerNorm(size)
+        self.feed = FeedForward(size, hidden, dropout)
+        self.branch = nn.Sequential(Dropout(dropout), StochasticDepth(depth_dropout))
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, maps: bool = False) -> tuple[Tensor, Candidates]:
+        """Tokens [N, S, D] under a mask broadcastable to [N, H, S, S]: new tokens, and the candidates of the heads."""
+        normed = self.attention_norm(tokens)
+        attended, candidates = self.attention(normed, self.attention.prepare(normed, mask), maps=maps)
+        tokens = tokens + self.branch(attended[0])
+        return tokens + self.branch(self.feed(self.feed_norm(tokens))), candidates
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, attention to a source, feed-forward layer, each x + f(norm x).
+
+    Args:
+        own: factory of the attention to the target.
+        cross: factory of the attention to the source.
+        size: width D.
+        heads: number of heads.
+        hidden: width of the feed-forward layer.
+        dropout: probability on each branch and in the feed-forward layer.
+    """
+
+    def __init__(
+        self, own: AttentionFactory, cross: AttentionFactory, size: int, heads: int, hidden: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.own_norm = nn.LayerNorm(size)
+        self.own = MultiHeadAttention(own, size, heads)
+        self.cross_norm = nn.LayerNorm(size)
+        self.cross = MultiHeadAttention(cross, size, heads)
+        self.feed_norm = nn.LayerNorm(size)
+        self.feed = FeedForward(size, hidden, dropout)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self, tokens: Tensor, memory: Memory, *, mask: Tensor | None = None, past: Memory | None = None, start: int = 0,
+        maps: bool = False,
+    ) -> tuple[Tensor, Memory, Candidates, Candidates]:  # fmt: skip
+        """Decodes tokens [N, T, D], the first at step `start`.
+
+        Args:
+            tokens: [N, T, D].
+            memory: of the source.
+            mask: bool, broadcastable to [N, H, T, T], which of these tokens each may see; None for all.
+            past: of the tokens before these, all of which may be seen.
+            start: the number of tokens before these.
+            maps: whether the weights are asked for.
+
+        Returns:
+            new tokens, the memory of all target tokens so far, and the candidates of both attentions.
+        """
+        normed = self.own_norm(tokens)
+        own = self.own.prepare(normed, mask)
+        if past is not None:
+            own = past.append(own)
+        attended, seen = self.own(normed, own, start, maps=maps)
+        tokens = tokens + self.dropout(attended[0])
+        attended, read = self.cross(self.cross_norm(tokens), memory, start, maps=maps)
+        tokens = tokens + self.dropout(attended[0])
+        return tokens + self.dropout(self.feed(self.feed_norm(tokens))), own, seen, read

@@ -1,0 +1,180 @@
+"""The Transformer encoder-decoder, with any attention to the source or everywhere."""
+
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.attention import Candidates, Estimator, Memory, Objective
+from attnlab.nn.blocks import DecoderBlock, EncoderBlock
+from attnlab.nn.multihead import SCALED, AttentionFactory, share_estimator
+from attnlab.nn.positions import sinusoids
+from attnlab.nn.readout import VocabularyReadout
+from attnlab.nn.seq2seq import Seq2Seq
+
+
+class TransformerState(NamedTuple):
+    """What a search carries from step to step: of each block the source and the target so far; the rows come first."""
+
+    sources: list[Memory]
+    past: list[Memory]
+    steps: int
+
+    def select(self, rows: Tensor) -> "TransformerState":
+        """The state of the given rows (long [M])."""
+        sources = [memory.select(rows) for memory in self.sources]
+        return TransformerState(sources, [memory.select(rows) for memory in self.past], self.steps)
+
+
+class Transformer(Seq2Seq):
+    """A Transformer (Vaswani et al. 2017) of pre-norm blocks, with sinusoidal positions.
+
+    Where the variant draws, the decoder (and, with the variant everywhere, the encoder) runs on `estimator.paths`
+    copies of the batch, each on its own path; a choice reaches all later steps and is credited with them.
+
+    Args:
+        attention: factory of the variant.
+        variant: `cross`, where it attends to the source alone, or `all`, in the self-attention as well; elsewhere
+            attention is soft and scaled dot-product.
+        embedding: width D, of embeddings and tokens.
+        depth: number of blocks on each side.
+        heads: number of heads.
+        hidden: width of the feed-forward layers.
+        dropout: probability on embeddings and branches and in the feed-forward layers.
+        tie_output: whether the output layer shares the target embedding's weight.
+
+    The other options are those of `Seq2Seq`.
+
+    Raises:
+        ValueError: if the variant cannot be credited for what follows from its choices.
+    """
+
+    estimator: Estimator
+
+    def __init__(
+        self, *, attention: AttentionFactory, variant: Literal["cross", "all"] = "cross", embedding: int = 128,
+        depth: int = 4, heads: int = 4, hidden: int = 256, dropout: float = 0.3, word_dropout: float = 0.0,
+        tie_output: bool = True, share_embeddings: bool = False, padding: int = 0, source_vocabulary: int,
+        target_vocabulary: int,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, embedding=embedding,
+            dropout=dropout, word_dropout=word_dropout, share_embeddings=share_embeddings, padding=padding,
+        )  # fmt: skip
+        if variant not in ("cross", "all"):
+            raise ValueError(f"model.variant={variant} is neither cross (attention to the source) nor all.")
+        self.everywhere = variant == "all"
+        own = attention if self.everywhere else SCALED
+        encoder = [EncoderBlock(own, embedding, heads, hidden, dropout) for _ in range(depth)]
+        self.encoder = nn.ModuleList(encoder)
+        self.encoder_norm = nn.LayerNorm(embedding)
+        decoder = [DecoderBlock(own, attention, embedding, heads, hidden, dropout) for _ in range(depth)]
+        self.decoder = nn.ModuleList(decoder)
+        self.decoder_norm = nn.LayerNorm(embedding)
+        self.readout = VocabularyReadout(embedding, target_vocabulary, self.target_embedding if tie_output else None)
+        others = [block.own for block in decoder] + [block.attention for block in encoder]
+        share_estimator([block.cross for block in decoder] + (others if self.everywhere else []))
+        self.estimator = decoder[0].cross.attention.estimator
+        if self.estimator.unfeedable:
+            raise ValueError(
+                f"{type(self.estimator).__name__} cannot stand in a Transformer, whose later steps read what earlier "
+                f"ones attended to: it {self.estimator.unfeedable}; choose model=rnn, or attention/estimator=reinforce."
+            )
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        return tuple(mode for mode in self.estimator.modes if mode != "exact")
+
+    def _positioned(self, table: nn.Embedding, tokens: Tensor, start: int = 0) -> Tensor:
+        embedded = self.embed(table, tokens)
+        return embedded + sinusoids(tokens.shape[1], embedded.shape[-1], start).to(embedded)
+
+    def _encode(self, source: Tensor) -> tuple[list[Memory], list[Candidates]]:
+        """Of source ids [N, S], what each block of the decoder reads of them, and the encoder's candidates."""
+        mask = (source != self.padding)[:, None, None]  # [N, 1, 1, S]
+        tokens = self._positioned(self.source_embedding, source)
+        records = []
+        for block in self.encoder:
+            tokens, candidates = block(tokens, mask)
+            records.append(candidates)
+        tokens = self.encoder_norm(tokens)
+        blocks = cast(list[DecoderBlock], self.decoder)
+        return [block.cross.prepare(tokens, mask) for block in blocks], records
+
+    def start(self, source: Tensor) -> TransformerState:
+        return TransformerState(self._encode(source)[0], [], 0)
+
+    def forward(
+        self, source: Tensor, target_in: Tensor, target_out: Tensor, smoothing: float = 0.0
+    ) -> tuple[Tensor, Candidates]:
+        copies = self.estimator.paths if self.training else 1
+        before, after = (copies, 1) if self.everywhere else (1, copies)
+        memories, encoded = self._encode(source.repeat(before, 1))
+        rows = torch.arange(before * len(source), device=source.device).repeat(after)
+        memories = [memory.select(rows) for memory in memories]
+        tokens = self._positioned(self.target_embedding, target_in.repeat(copies, 1))
+        length = target_in.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        own, cross = [], []
+        for block, memory in zip(self.decoder, memories, strict=True):
+            tokens, _, seen, read = block(tokens, memory, mask=causal, maps=not self.training)
+            own.append(seen)
+            cross.append(read)
+        features = self.decoder_norm(tokens).view(copies, *target_in.shape, -1)
+        scored = self.readout(self.dropout(features), target_out, target_out != self.padding, smoothing)
+        chosen = _credit(cross, own if self.everywhere else [], copies)
+        if self.everywhere:
+            chosen = _with_encoder(chosen, encoded, source.repeat(copies, 1) != self.padding, copies)
+        return scored, chosen
+
+    def objective(self, log_likelihoods: Tensor, candidates: Candidates, mask: Tensor) -> Objective:
+        return self.estimator.objective(log_likelihoods, candidates, mask, fed=True)
+
+    def step(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, Tensor, TransformerState]:
+        inputs = self._positioned(self.target_embedding, tokens.unsqueeze(1), state.steps)
+        past, read = [], []
+        for number, (block, memory) in enumerate(zip(self.decoder, state.sources, strict=True)):
+            before = state.past[number] if state.past else None
+            inputs, seen, _, candidates = block(inputs, memory, past=before, start=state.steps, maps=True)
+            past.append(seen)
+            read.append(candidates)
+        log_probs = self.readout.log_probs(self.decoder_norm(inputs[:, 0]))
+        return log_probs, _credit(read, [], 1).weights[:, 0], TransformerState(state.sources, past, state.steps + 1)
+
+
+def _credit(cross: list[Candidates], own: list[Candidates], copies: int) -> Candidates:
+    """The choices of all layers and heads at each target step as one record [K, B, T, ...], without contexts.
+
+    Log-probabilities are summed over layers and heads, weights and entropies averaged; the queries are those that no
+    choice of their own step has reached.
+    """
+    records = [*own, *cross]
+    first = records[0]
+
+    def paths(part: Tensor) -> Tensor:  # [N, T, ...] -> [K, B, T, ...], or [B, T, ...] where there is one path
+        return part.view(copies, -1, *part.shape[1:]) if copies > 1 else part
+
+    drawn = [record.log_probs[0].sum(1) for record in records if record.log_probs is not None]
+    spreads = [record.entropy() for record in records]
+    known = [spread.mean(1) for spread in spreads if spread is not None]
+    log_weights = first.log_weights[0, :, 0]
+    log_probs = torch.stack(drawn).sum(0) if drawn else None
+    return Candidates(
+        contexts=log_weights.new_empty(0),
+        log_weights=log_weights.view(copies, -1, log_weights.shape[-1]),
+        weights=paths(torch.stack([record.weights.mean(1) for record in cross]).mean(0)),
+        log_probs=None if log_probs is None else log_probs.view(copies, -1, log_probs.shape[-1]),
+        queries=None if first.queries is None else paths(first.queries.mean(1)),
+        entropies=paths(torch.stack(known).mean(0)) if len(known) == len(records) else None,
+    )
+
+
+def _with_encoder(chosen: Candidates, encoded: list[Candidates], mask: Tensor, copies: int) -> Candidates:
+    """Adds the choices of the encoder, at real positions of mask [N, S], to the first step's: they reach all steps."""
+    if chosen.log_probs is None:
+        return chosen
+    drawn = [
+        (record.log_probs[0] * mask.unsqueeze(1)).sum((1, 2)) for record in encoded if record.log_probs is not None
+    ]
+    first = torch.stack(drawn).sum(0).view(copies, -1, 1)
+    return chosen._replace(log_probs=torch.cat([chosen.log_probs[..., :1] + first, chosen.log_probs[..., 1:]], -1))
