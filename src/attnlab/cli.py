@@ -123,7 +123,8 @@ def _point(config: Any) -> int:
         resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         if swept:
             resolved["run_dir"] = os.path.normpath(job.runtime.output_dir)
-        return _run(resolved, list(job.overrides.task), swept)
+        choices = {name: option for name, option in job.runtime.choices.items() if not name.startswith("hydra/")}
+        return _run(resolved, list(job.overrides.task), choices, swept)
     except OmegaConfBaseException as error:
         _complain(explain(error))
         return 2
@@ -137,12 +138,12 @@ def _point(config: Any) -> int:
         return 1
 
 
-def _run(config: Any, overrides: list[str], swept: bool) -> int:
+def _run(config: Any, overrides: list[str], choices: dict[str, Any], swept: bool) -> int:
     from attnlab.experiment.build import check_types
     from attnlab.experiment.run import INTERRUPTED, run
 
     check_types(CONF, overrides, config)
-    code = run(config, overrides)
+    code = run(config, overrides, choices)
     if swept and code == INTERRUPTED:
         raise KeyboardInterrupt
     return code

@@ -14,7 +14,7 @@ CONFIG = {"seed": 1, "model": {"size": 3}, "run_dir": "x", "wandb": {"mode": "of
 def test_a_run_is_marked_as_running_and_then_by_its_end(tmp_path: Path) -> None:
     record = RunRecord(tmp_path / "r", CONFIG)
     assert not record.finished
-    record.begin(["seed=1"])
+    record.begin(["seed=1"], {"attention": "hard"})
     assert json.loads((tmp_path / "r" / "status.json").read_text())["state"] == "running"
     assert read_config(tmp_path / "r") == CONFIG
     record.end("finished")
@@ -23,7 +23,7 @@ def test_a_run_is_marked_as_running_and_then_by_its_end(tmp_path: Path) -> None:
 
 def test_a_failure_keeps_its_reason_and_only_a_bug_its_traceback(tmp_path: Path) -> None:
     record = RunRecord(tmp_path, CONFIG)
-    record.begin([])
+    record.begin([], {})
     record.end("failed", UserError("The corpus is empty."))
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["error"] == "The corpus is empty."
@@ -33,13 +33,13 @@ def test_a_failure_keeps_its_reason_and_only_a_bug_its_traceback(tmp_path: Path)
 
 
 def test_another_config_is_refused_and_named(tmp_path: Path) -> None:
-    RunRecord(tmp_path, CONFIG).begin([])
+    RunRecord(tmp_path, CONFIG).begin([], {})
     with pytest.raises(UserError, match=r"model.size: 3 there, 4 here"):
         RunRecord(tmp_path, CONFIG | {"model": {"size": 4}})
 
 
 def test_what_does_not_change_the_result_does_not_make_another_run(tmp_path: Path) -> None:
-    RunRecord(tmp_path, CONFIG).begin([])
+    RunRecord(tmp_path, CONFIG).begin([], {})
     RunRecord(tmp_path, CONFIG | {"wandb": {"mode": "disabled"}, "run_dir": "elsewhere", "maps": 0})
 
 

@@ -78,8 +78,11 @@ class RunRecord:
         path = self.directory / "checkpoints" / "last.ckpt"
         return path if path.exists() else None
 
-    def begin(self, overrides: list[str]) -> None:
-        """Writes the config and marks the run as running."""
+    def begin(self, overrides: list[str], choices: dict[str, Any]) -> None:
+        """Writes the config, the command's overrides and the option chosen of each group, and marks the run as
+        running."""
+        hydra = {"hydra": {"runtime": {"choices": choices}}}  # where Hydra itself would write them
+        write_text(self.directory / ".hydra" / "hydra.yaml", yaml.safe_dump(hydra))
         write_text(self.directory / ".hydra" / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         write_text(self.directory / ".hydra" / "overrides.yaml", yaml.safe_dump(overrides))
         self.status = {

@@ -30,12 +30,13 @@ def process_start() -> float:
         return time.time()
 
 
-def run(config: dict[str, Any], overrides: list[str]) -> int:
+def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -> int:
     """Trains, tests and records one run.
 
     Args:
         config: the composed and resolved config, primitives only.
         overrides: the command line's overrides, for the record.
+        choices: the option chosen of each config group, for the record.
 
     Returns:
         the exit code: 0 if the run finished (now or before), 130 if it was interrupted.
@@ -53,7 +54,7 @@ def run(config: dict[str, Any], overrides: list[str]) -> int:
 
         console.print(metrics_table(record.read_metrics()))
         return 0
-    record.begin(overrides)
+    record.begin(overrides, choices)
     if record.last_checkpoint is None:
         prefetch(config["data"])
     with Tracker(record, config) as tracker:

@@ -3,18 +3,20 @@
 import json
 import shutil
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from attnlab.data.images import ImageData
 from attnlab.errors import UserError
 from attnlab.evaluation.images import draw_confusion, draw_glimpses, draw_maps, rollout, to_grid
 from attnlab.experiment.domains.base import Domain, Tested
-from attnlab.files import write_json
+from attnlab.files import write_bytes, write_json
 from attnlab.tasks.scoring import score_modes
 from attnlab.tasks.vision import VisionTask
 from attnlab.tasks.vision_scoring import VisionOutcome, focus, score
@@ -75,9 +77,23 @@ class Vision(Domain):
             path = folder / f"test-{row:05d}.png"
             found = draw_attention(task, data.normalize(picture.unsqueeze(0)), picture / 255, path, title, box)
             pictures[path.stem] = path
+            plain = path.with_stem(f"{path.stem}_image")
+            _write_picture(picture, plain)
             rounded = [[round(weight, 4) for weight in line] for line in found.tolist()]
-            maps.append({"kind": "image", "row": row, "image": f"attention/{path.name}", "map": rounded})
+            maps.append(
+                {"kind": "image", "row": row, "image": f"attention/{plain.name}", "label": title, "map": rounded}
+            )
         return Tested(dict(outcomes), pictures, maps)
+
+
+def _write_picture(picture: Tensor, path: Path) -> None:
+    """Writes uint8 [C, H, W] as a PNG, small ones enlarged without smoothing."""
+    pixels = picture.permute(1, 2, 0).squeeze(-1).numpy()
+    image = Image.fromarray(pixels)
+    times = max(1, 240 // max(image.size))
+    buffer = BytesIO()
+    image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST).save(buffer, "png")
+    write_bytes(path, buffer.getvalue())
 
 
 def read_state(directory: Path) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""Compares the runs of a folder: `python scripts/report.py outputs/sweeps/soft_vs_hard`.
+
+Writes report.html (one file, opens offline, with an attention explorer), report.md, tables.tex, summary.csv, tests.csv
+and figures/ (PNG and SVG), by default beside the folder, in NAME-report. A run is any directory with a status.json;
+runs that differ in nothing but the seed are one variant. What failed, is missing or damaged is listed, never dropped.
+
+    python scripts/report.py outputs/sweeps/soft_vs_hard --out DIR
+    python scripts/report.py --example             # the worked example of attention, as a map
+
+Exit codes: 0 written, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+"""
+
+import argparse
+from pathlib import Path
+
+from _command import run
+
+EXAMPLE_OUT = Path("outputs") / "example"
+
+
+def parse() -> argparse.Namespace:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="a sweep, or any folder with runs in it")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: beside FOLDER)")
+    parser.add_argument("--example", action="store_true", help="draw the worked example instead")
+    options = parser.parse_args()
+    if (options.folder is None) != options.example:
+        parser.error("give either a FOLDER or --example")
+    return options
+
+
+def main() -> int:
+    options = parse()
+    if options.example:
+        from attnlab.report.example import write_example
+
+        print(f"The worked example is in {write_example(options.out or EXAMPLE_OUT)}.")
+        return 0
+
+    from attnlab.report.assemble import write_report
+
+    written = write_report(options.folder, options.out)
+    for problem in written.problems:
+        print(f"{problem.point}: {problem.sentence}")
+    print(f"{written.finished} of {written.points} points are in the report: {written.out / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
