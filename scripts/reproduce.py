@@ -24,9 +24,21 @@ TABLES = {
         "rows": {"bahdanau": ["experiment=multi30k_bahdanau"]},
         "metrics": ("bleu", "chrf", "entropy"),
     },
+    "digits": {
+        "rows": {name: ["experiment=digits", f"attention={name}"] for name in ("scaled", "bahdanau", "luong", "dot")}
+        | {
+            "hard": ["experiment=digits_hard"],
+            "hard_uncredited": ["experiment=digits_hard", "attention.estimator.score_function=false"],
+            "hard_pooling": ["experiment=digits_hard_pooling"],
+        },
+        "metrics": ("accuracy", "loss", "calibration_error", "entropy"),
+    },
 }
-_LABELS = {"bleu": "BLEU", "chrf": "chrF", "accuracy": "exact match", "aer": "AER", "entropy": "entropy"}
-_FORMS = {"aer": "{:.3f}", "entropy": "{:.2f}"}
+_LABELS = {
+    "bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy, %", "aer": "AER", "entropy": "entropy", "loss": "loss",
+    "calibration_error": "calibration error, %",
+}  # fmt: skip
+_FORMS = {"aer": "{:.3f}", "entropy": "{:.2f}", "loss": "{:.3f}"}
 
 
 def run(table: str, row: str, seed: int, overrides: list[str]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -209,3 +210,45 @@ def test_reproduce_wu2018(tmp_path: Path) -> None:
     assert [run["seed"] for run in runs] == [1, 2, 3]
     assert "experiment=wu2018_inflection" in runs[0]["command"]
     assert "no folder latin" in complaint("reproduce_wu2018.py", tmp_path / "data", code=2)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the kernel is compiled with g++")
+def test_benchmark_attention(tmp_path: Path) -> None:
+    ended = call(
+        "benchmark.py", "attention", "--shapes", "2x20x20x32", "--warmup", 1, "--repeats", 1, "--retries", 0,
+        "--json", tmp_path / "attention.json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr.decode()
+    (row,) = json.loads((tmp_path / "attention.json").read_text())["rows"]
+    assert {"operator", "shape", "seconds", "eager_seconds", "extra_bytes"} <= row.keys()
+    assert row["seconds"] > 0
+    assert row["eager_seconds"] > 0
+
+
+def test_benchmark_vision(tmp_path: Path) -> None:
+    ended = call(
+        "benchmark.py", "vision", "--batch", 2, "--warmup", 1, "--repeats", 1, "--glimpses", 3,
+        "--json", tmp_path / "vision.json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr.decode()
+    rows = json.loads((tmp_path / "vision.json").read_text())["rows"]
+    named = {(row["part"], row["model"]) for row in rows}
+    assert {("training", "attnlab scaled"), ("training", "attnlab bahdanau")} <= named
+    assert {("inference", "every patch"), ("inference", "3 glimpses")} <= named
+    assert all(row["images_per_second"] > 0 for row in rows)
+
+
+def test_offline_runs_are_listed_oldest_first_without_those_that_were_sent(tmp_path: Path) -> None:
+    runs = {"b": "20260102_000000-x", "a": "20260101_000000-x", "sent": "20250101_000000-y"}
+    for parent, name in runs.items():
+        folder = tmp_path / parent / "wandb" / f"offline-run-{name}"
+        folder.mkdir(parents=True)
+        (folder / "run-x.wandb").write_bytes(b"")
+        if parent == "sent":
+            (folder / "run-x.wandb.synced").write_bytes(b"")
+    ended = call("sync_wandb.py", tmp_path, "--list")
+    assert ended.returncode == 0
+    lines = ended.stdout.decode().splitlines()
+    assert [Path(line).name[12:20] for line in lines[:-1]] == ["20260101", "20260102"]
+    assert lines[-1] == "2 to send."
+    assert "There is no folder" in complaint("sync_wandb.py", tmp_path / "nothing")

@@ -160,7 +160,12 @@ class ImageData(pl.LightningDataModule):
         sampler = EpochSampler(len(data), self.seed) if shuffle else SequentialSampler(rows)
         size = self.batch_size if shuffle else self.eval_batch_size
         gather = partial(self._augmented if shuffle else self._plain, data)
-        return DataLoader(rows, batch_sampler=BatchSampler(sampler, size, drop_last=False), collate_fn=gather)
+        return DataLoader(
+            rows,
+            batch_sampler=BatchSampler(sampler, size, drop_last=False),
+            collate_fn=gather,
+            generator=torch.Generator(),  # of its own, so that an epoch draws the same whenever its loader is opened
+        )
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] to float32 with the training split's mean 0 and standard deviation 1 a channel."""

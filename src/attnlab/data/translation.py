@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from attnlab.data.batching import Batch, TokenBatchSampler, collate
@@ -118,6 +119,7 @@ class TranslationData(pl.LightningDataModule):
             collate_fn=partial(collate, data.source, data.target),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # of its own, so that an epoch draws the same whenever its loader is opened
         )
 
     def references(self, split: str) -> list[str]:

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 import traceback
+import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class RunRecord:
                 "Nothing was changed there; give another run_dir, or remove that directory."
             )
         self.before = before.get("state")
+        self.tracking_id: str = before.get("tracking_id") or uuid.uuid4().hex[:8]
 
     def _read_status(self) -> dict[str, Any]:
         path = self.directory / "status.json"
@@ -93,6 +95,8 @@ class RunRecord:
             "python": platform.python_version(),
             "versions": {name: version(name) for name in _VERSIONS},
             "git": _git_revision(),
+            "choices": choices,
+            "tracking_id": self.tracking_id,
         }
         write_json(self.directory / "status.json", self.status)
 

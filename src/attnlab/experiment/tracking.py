@@ -11,7 +11,8 @@ from attnlab.experiment.record import RunRecord
 class Tracker:
     """The W&B run of one run directory; with `wandb.mode: disabled`, nothing.
 
-    It opens in a thread, since it takes seconds to, and is waited for when it is first used or left.
+    It opens in a thread, since it takes seconds to, and is waited for when it is first used or left. A resumed run
+    goes on under the id that it had.
 
     Args:
         record: the run's record.
@@ -27,11 +28,14 @@ class Tracker:
         import wandb
 
         directory = record.directory.resolve()
+        choices = record.status["choices"]
+        group = options["group"] or choices.get("experiment") or config["task"]["name"]
         with_thread = ThreadPoolExecutor(1, "wandb")
         self._opening = with_thread.submit(
-            wandb.init, project=options["project"], group=options["group"], tags=options["tags"],
-            name=f"{record.directory.parent.name}-{record.directory.name}", dir=str(directory), config=config,
-            mode=options["mode"], settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            wandb.init, project=options["project"], group=group, tags=options["tags"],
+            name=f"{choices.get('attention')} seed={config['seed']}", dir=str(directory),
+            config=config | {"git": record.status["git"]}, mode=options["mode"], id=record.tracking_id, resume="allow",
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )  # fmt: skip
         with_thread.shutdown(wait=False)
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from attnlab.callbacks.curves import Curves
 from attnlab.callbacks.diagnostics import EstimatorDiagnostics
+from attnlab.callbacks.epochs import EpochSeeds, StepOnPlateau
 from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate
 from attnlab.callbacks.progress import TrainingProgress
 from attnlab.errors import UserError
@@ -62,7 +63,10 @@ def train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, 
     progress = TrainingProgress(begun)
     curves = Curves(directory / "curves.jsonl")
     trainer, checkpoint = make_trainer(
-        config, directory, tracker, [progress, curves, FiniteLoss(), EstimatorDiagnostics(console)]
+        config,
+        directory,
+        tracker,
+        [progress, curves, EpochSeeds(config["seed"]), FiniteLoss(), EstimatorDiagnostics(console)],
     )
     if resume is not None:
         console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
@@ -117,16 +121,13 @@ def make_trainer(
 ) -> tuple[pl.Trainer, ModelCheckpoint]:
     """Lightning's trainer with checkpoints in the run directory, and the callback that keeps the best."""
     monitor, mode = config["task"]["monitor"], config["task"]["mode"]
-    checkpoint = ModelCheckpoint(
-        directory / "checkpoints",
-        "best",
-        monitor=monitor,
-        mode=mode,
-        save_last=True,
-        enable_version_counter=False,
-    )
+    # written when an epoch has ended, so that a resumed run begins the next one like any other
+    kept: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    checkpoint = ModelCheckpoint(directory / "checkpoints", "best", monitor=monitor, mode=mode, **kept)
+    last = ModelCheckpoint(directory / "checkpoints", "last", **kept)
     stops: list[pl.Callback] = [
-        EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False)
+        EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False),
+        StepOnPlateau(),
     ]
     if config["task"]["stop_lr"] is not None:
         stops.append(StopAtLearningRate(config["task"]["stop_lr"]))
@@ -135,7 +136,7 @@ def make_trainer(
     try:
         trainer = pl.Trainer(
             **config["trainer"], default_root_dir=directory, logger=tracker.loggers,
-            callbacks=[checkpoint, *stops, *callbacks], enable_model_summary=False, num_sanity_val_steps=0,
+            callbacks=[checkpoint, last, *stops, *callbacks], enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(f"The trainer refuses its options: {error}") from error

@@ -1,6 +1,7 @@
 """What all tasks share: specs for hparams, the optimizer, and the estimators' annealing."""
 
 import inspect
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -125,6 +126,8 @@ class Task(pl.LightningModule):
         if "total_steps" in inspect.signature(factory).parameters:
             options["total_steps"] = int(self.trainer.estimated_stepping_batches)
         scheduler = factory(optimizer, **options)
-        interval = "epoch" if isinstance(scheduler, ReduceLROnPlateau) else "step"
-        plan = {"scheduler": scheduler, "interval": interval, "monitor": "val/loss"}
+        if isinstance(scheduler, ReduceLROnPlateau):  # stepped by `attnlab.callbacks.epochs.StepOnPlateau`
+            plan = {"scheduler": scheduler, "interval": "epoch", "frequency": sys.maxsize, "monitor": "val/loss"}
+        else:
+            plan = {"scheduler": scheduler, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": plan}

@@ -1,0 +1,67 @@
+"""A run that is killed and started again ends with the parameters and metrics of one that was never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = (
+    "attention=hard", "schedule=plateau", "task.average=0.9", "trainer.max_epochs=4", "data.train=240",
+    "data.validation=16", "data.test=12", "model.embedding=16", "model.encoder_size=8", "model.decoder_size=16",
+    "model.dropout=0.3", "search.beam=1", "maps=0", "wandb.mode=disabled", "data.max_sentences=4",
+)  # fmt: skip
+
+
+def command(folder: Path) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *RUN, f"run_dir={folder}"]
+
+
+def finish(folder: Path) -> dict:
+    ended = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads((folder / "metrics.json").read_text())
+    return {
+        name: value for name, value in found.items() if name.startswith(("test/", "val/")) and "per_second" not in name
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume") / "whole"
+    return folder, finish(folder)
+
+
+@pytest.mark.parametrize(
+    ("sent", "epochs", "later"), [(signal.SIGKILL, 1, 0.05), (signal.SIGKILL, 2, 0.4), (signal.SIGTERM, 1, 0.2)]
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(whole, tmp_path, sent, epochs, later):
+    folder = tmp_path / "killed"
+    curve = folder / "curves.jsonl"
+    with subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        begun = time.monotonic()
+        while not (curve.is_file() and len(curve.read_text().splitlines()) >= epochs):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() - begun < 120
+            time.sleep(0.02)
+        time.sleep(later)
+        os.kill(process.pid, sent)
+    assert process.returncode != 0
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == ("running" if sent == signal.SIGKILL else "interrupted")
+    assert finish(folder) == whole[1]
+    ours, theirs = (torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (folder, whole[0]))
+    for part in ("state_dict", "current_model_state"):
+        for name, value in theirs[part].items():
+            assert torch.equal(ours[part][name], value), name
+    assert ours["lr_schedulers"] == theirs["lr_schedulers"]
+    rows = [
+        [json.loads(line) for line in (path / "curves.jsonl").read_text().splitlines()] for path in (folder, whole[0])
+    ]
+    assert [row["val/loss"] for row in rows[0]] == [row["val/loss"] for row in rows[1]]
