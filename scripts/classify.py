@@ -11,6 +11,7 @@ Exit codes: 0 all classified, 1 some not, 2 a mistake in the command, 130 interr
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 from _command import add_run_options, device, run, whole
@@ -50,10 +51,11 @@ def main() -> int:
     state = read_state(options.run)
     task = trained.task.to(device(options.device))
     mode = trained.check_mode(options.mode or trained.modes[0])
-    torch.manual_seed(trained.config.get("seed", 0) if options.seed is None else options.seed)
+    seed = trained.config.get("seed", 0) if options.seed is None else options.seed
     folder = options.out or options.run / "classified"
     mean, std = (torch.tensor(state[name]).view(-1, 1, 1) for name in ("mean", "std"))
     failed = 0
+    named_before: Counter[str] = Counter()
     for path in options.pictures:
         try:
             image = read_image(path, state).to(task.device)
@@ -61,11 +63,15 @@ def main() -> int:
             print(f"attnlab: {error}", file=sys.stderr)
             failed += 1
             continue
+        named_before[path.stem] += 1
+        number = f"-{named_before[path.stem]}" if named_before[path.stem] > 1 else ""
         with reading(task.model, mode):
+            torch.manual_seed(seed)
             shares, classes = task.predict(image)[0].exp().sort(descending=True)
             named = [f"{state['classes'][c]} {p:.1%}" for p, c in zip(shares.tolist(), classes.tolist(), strict=True)]
             picture = (image[0].cpu() * std + mean).clamp(0, 1)
-            draw_attention(task, image, picture, folder / f"{path.stem}-attention.png", named[0])
+            torch.manual_seed(seed)  # draws what the label came from
+            draw_attention(task, image, picture, folder / f"{path.stem}{number}-attention.png", named[0])
         print("\t".join([str(path), *named[: options.top]]))
     print(f"What was attended to is drawn in {folder}.", file=sys.stderr)
     return 1 if failed else 0

@@ -8,8 +8,8 @@ The corpus is the run's own, changed by data.KEY=VALUE, or that of a group:
 
     python scripts/evaluate.py RUN_DIR data=parallel data.path=FOLDER data.source=en data.target=de --split validation
 
-It needs no split but the one that is scored. The tokenizers (of a classifier, the classes and the normalisation) are
-always the run's.
+A corpus of texts needs no split but the one that is scored. The tokenizers (of a classifier, the classes and the
+normalisation) are always the run's.
 
 Exit codes: 0 scored, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
 """

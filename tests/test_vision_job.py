@@ -122,7 +122,7 @@ def test_a_glimpse_model_says_how_much_of_what_it_read_lay_on_the_digit(tmp_path
     ("arguments", "says"),
     [
         (("model=rnn",), "task=vision cannot train a RNNSeq2Seq; choose model=vit or model=glimpse_vit"),
-        (("data=phrasebook",), "task=vision cannot learn from data=phrasebook"),
+        (("data=phrasebook",), "The data chosen are of another task than vision; choose others"),
         (("task=translation", "model=vit"), "task=translation cannot train a ViT; choose model=rnn or"),
         (("model.patch=3",), "Patches of 3 x 3 pixels do not divide an image of 8 x 8"),
         (("attention=exact",), "choose model/pooling=attention model.variant_layers=pooling"),
@@ -144,3 +144,11 @@ def test_averaged_weights_are_what_is_kept(tmp_path):
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     name = "model.readout.linear.bias"
     assert not torch.equal(checkpoint["state_dict"][name], checkpoint["current_model_state"][name])
+
+
+def test_the_mode_that_selects_scores_the_validation_split_as_training_did(tmp_path):
+    """A variant in some layers only: the others are read alike in validation and in the test."""
+    ended = call("train.py", *TINY, "attention=hard", "model.variant_layers=[1]", f"run_dir={tmp_path}/run")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    scored = call("scripts/evaluate.py", tmp_path / "run", "--split", "validation", "--mode", "argmax")
+    assert json.loads(scored.stdout)["validation/accuracy"] == pytest.approx(metrics(tmp_path / "run")["val/accuracy"])

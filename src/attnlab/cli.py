@@ -127,7 +127,7 @@ def _point(config: Any) -> int:
         return _run(resolved, list(job.overrides.task), choices, swept)
     except OmegaConfBaseException as error:
         _complain(explain(error))
-        return 2
+        return 1 if swept else 2
     except UserError as error:
         _complain(str(error))
         return 1

@@ -174,6 +174,13 @@ def test_reinforce_is_unbiased_exactly(variant, baseline, samples, monkeypatch):
         torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b, rtol=1e-9, atol=1e-10, msg=name)
 
 
+def test_a_test_mode_leaves_the_soft_self_attention_as_it_is():
+    transformer = model(ESTIMATORS["reinforce"], "cross").eval()
+    tokens = transformer.start(SOURCE).sources[0].values
+    with reading(transformer, "argmax"):
+        assert torch.equal(transformer.start(SOURCE).sources[0].values, tokens)
+
+
 def test_what_sums_over_positions_is_refused_with_an_alternative():
     with pytest.raises(ValueError, match=r"cannot stand in a Transformer.+ choose model=rnn, or .+reinforce\."):
         model(ExactMarginal)

@@ -138,6 +138,19 @@ def test_what_is_not_the_variant_s_layer_stays_soft_and_scaled():
     assert model.train()(IMAGES)[1].log_probs.shape == (2, B, 1)
 
 
+@pytest.mark.parametrize("mode", ["argmax", "sample", "exact"])
+def test_a_test_mode_leaves_the_soft_layers_as_they_are(mode):
+    """All but the pooling is soft: what it pools must not depend on the mode."""
+    options = {"variant_layers": "pooling", "pooling": AttentionPooling}
+    model = vit(mechanism(partial(Reinforce, LeaveOneOut, 2)), **options).eval()
+    pooled = []
+    model.pooling.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0]))
+    model(IMAGES)
+    with reading(model, mode):
+        model(IMAGES)
+    assert torch.equal(pooled[0], pooled[1])
+
+
 def test_the_probability_of_all_draws_is_credited_once():
     """Log-probabilities over layers, heads and queries add up to that of what was drawn."""
     model = vit(mechanism(partial(Reinforce, LeaveOneOut, 2)), depth=1).train()
@@ -311,6 +324,11 @@ def test_a_glimpse_model_reads_k_patches_and_nothing_else(estimator):
 def test_mistakes_are_refused_with_a_sentence(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_a_view_coarser_than_the_patches_is_refused():
+    with pytest.raises(ValueError, match=r"model.coarse=3 must lie between 1 and the side of a patch, 2 pixels"):
+        glimpse(coarse=3)
 
 
 def test_a_grid_has_rows_and_columns():

@@ -121,10 +121,11 @@ def _fused(query: Tensor, memory: Memory) -> Candidates:
 
 @contextmanager
 def reading(model: nn.Module, mode: str) -> Iterator[None]:
-    """Within this context every attention of a model in evaluation is read in the test mode `mode` (see `MODES`)."""
+    """Within this context every attention of a model in evaluation that has the test mode `mode` is read in it (see
+    `MODES`); the others, soft ones among hard, stay as they are."""
     if mode not in MODES:
         raise ValueError(f"There is no test mode {mode!r}; the modes are {', '.join(MODES)}.")
-    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    layers = [module for module in model.modules() if isinstance(module, Attention) and mode in module.estimator.modes]
     before = [layer.mode for layer in layers]
     try:
         for layer in layers:

@@ -128,7 +128,8 @@ class Reinforce(Estimator):
         rewards = log_likelihoods.detach() * mask
         if fed:
             later = torch.ones(2 * rewards.shape[-1:], dtype=rewards.dtype, device=rewards.device).tril()
-            rewards = rewards @ later * mask  # a product, since cumsum on a GPU does not repeat
+            # not cumsum, which does not repeat on a GPU, nor a product, which autocast would round
+            rewards = (rewards.unsqueeze(-1) * later).sum(-2) * mask
         count = len(rewards) - (self.baseline.reads is not None)
         compared, rewards = rewards[-1], rewards[:count]
         queries = candidates.queries

@@ -8,8 +8,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 class EpochSeeds(pl.Callback):
     """Seeds all random numbers of an epoch from the run's seed and the epoch's number.
 
-    With the order of the data, which depends on the same two, a run that is resumed at an epoch draws what it would
-    have drawn uninterrupted.
+    The order of the data depends on their own seed and the epoch; so a run that is resumed at an epoch draws what it
+    would have drawn uninterrupted.
 
     Args:
         seed: of the run.

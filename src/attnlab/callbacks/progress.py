@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -32,6 +33,12 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
         self._mark = 0.0
         self._loss = float("nan")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "seconds": self.seconds, "first_step": self.first_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.count, self.seconds, self.first_step = (state_dict[name] for name in ("count", "seconds", "first_step"))
 
     def disable(self) -> None:
         self._enabled = False
@@ -67,10 +74,12 @@ class TrainingProgress(ProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Task)
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
         now = time.perf_counter()
         if self.first_step is None:
             self.first_step = time.time() - self.begun
-        else:
+        if trainer.global_step > self._done_before + 1:
             # the first step warms caches and allocators up, and is left out of the rate
             self.count += pl_module.count(batch)
             self.seconds += now - self._mark

@@ -192,6 +192,10 @@ class ImageData(pl.LightningDataModule):
             "size": self.size,
         }
 
+    def batch(self, split: str, rows: Sequence[int]) -> ImageBatch:
+        """The given rows of a split, as they are."""
+        return self._plain(self._split(split), list(rows))
+
     def _plain(self, split: ImageSplit, rows: Sequence[int]) -> ImageBatch:
         index = torch.tensor(rows)
         labels = split.labels[index]

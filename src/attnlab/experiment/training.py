@@ -3,7 +3,6 @@
 import logging
 import resource
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,23 +69,22 @@ def train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, 
     )
     if resume is not None:
         console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
-    start = time.perf_counter()
     with _interruptible(trainer):
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
-    seconds = time.perf_counter() - start
 
     best = Path(checkpoint.best_model_path)
     if best.is_file():
         load_weights(task, best)
+    task.to(trainer.strategy.root_device)  # Lightning leaves it on the processor
     tested = domain.test(task, data, config, directory)
     metrics = named_metrics(tested.outcomes, "test", task.model.modes) | _best_validation(checkpoint)
     metrics |= {
         "params": parameters,
-        "train/seconds": seconds,
+        "train/seconds": curves.rows[-1]["seconds"] if curves.rows else 0.0,
         f"train/{task.unit}_per_second": progress.rate,
         "train/seconds_to_first_step": progress.first_step,
         "train/epochs": trainer.current_epoch,
-        "train/peak_memory_mib": _peak_memory(),
+        "train/peak_memory_mib": _peak_memory(trainer.strategy.root_device),
         "selected_by": task.hparams["monitor"],
         "test_mode": next(iter(tested.outcomes)),
         "task": config["task"]["name"],
@@ -108,10 +106,10 @@ def make_task(config: dict[str, Any], data: Any) -> Task:
     )  # fmt: skip
 
 
-def _peak_memory() -> float:
-    """The most memory that this process has held, in MiB; where there is a GPU, that of the GPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+def _peak_memory(device: torch.device) -> float:
+    """The most memory that this process has held on the device that it trained on, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -120,6 +118,11 @@ def make_trainer(
     config: dict[str, Any], directory: Path, tracker: Tracker, callbacks: list[pl.Callback]
 ) -> tuple[pl.Trainer, ModelCheckpoint]:
     """Lightning's trainer with checkpoints in the run directory, and the callback that keeps the best."""
+    if str(config["trainer"]["precision"]).startswith("16"):
+        raise UserError(
+            f"trainer.precision={config['trainer']['precision']} scales the loss, and so the gradients that "
+            "are clipped; use bf16-mixed."
+        )
     monitor, mode = config["task"]["monitor"], config["task"]["mode"]
     # written when an epoch has ended, so that a resumed run begins the next one like any other
     kept: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}

@@ -13,6 +13,7 @@ class ImageClassifier(nn.Module, ABC):
 
     Attributes:
         leading: number of tokens before those of the patches, in what `maps` returns.
+        variant_names: the layers among those of `maps` that hold the variant.
 
     Args:
         estimator: of the attention that is trained.
@@ -22,6 +23,7 @@ class ImageClassifier(nn.Module, ABC):
     """
 
     leading: int = 0
+    variant_names: tuple[str, ...] = ()
     estimator: Estimator
 
     def __init__(self, estimator: Estimator, grid: tuple[int, int], size: int, classes: int) -> None:

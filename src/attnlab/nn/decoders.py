@@ -7,11 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attnlab.attention import Attention, Candidates, Memory
+from attnlab.attention import Candidates, Memory
+from attnlab.nn.multihead import AttentionFactory
 from attnlab.nn.recurrent import CellKind, RecurrentState, RecurrentStep
-
-AttentionFactory = Callable[..., Attention]
-"""(query_size=Q, key_size=D) -> Attention, a new one at each call."""
 
 
 class DecoderState(NamedTuple):

@@ -114,6 +114,9 @@ class GlimpseViT(ImageClassifier):
                 "attention=gumbel."
             )
         super().__init__(estimator, (rows, columns), size, classes)
+        if not 1 <= coarse <= patch:
+            raise ValueError(f"model.coarse={coarse} must lie between 1 and the side of a patch, {patch} pixels.")
+        self.variant_names = ("policy",)
         self.patch = patch
         self.policy = chooser
         self.embed = nn.Linear(channels * patch * patch, size)

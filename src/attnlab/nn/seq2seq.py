@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attnlab.attention import Candidates, Memory, Objective
-from attnlab.nn.decoders import AttentionFactory, Decoded, Decoder, DecoderState
+from attnlab.nn.decoders import Decoded, Decoder, DecoderState
 from attnlab.nn.dropout import Dropout
 from attnlab.nn.inference import InferenceNetwork
+from attnlab.nn.multihead import AttentionFactory
 from attnlab.nn.readout import VocabularyReadout
 from attnlab.nn.recurrent import BidirectionalEncoder, CellKind
 

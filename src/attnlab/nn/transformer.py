@@ -170,7 +170,14 @@ def _credit(cross: list[Candidates], own: list[Candidates], copies: int) -> Cand
 
 
 def _with_encoder(chosen: Candidates, encoded: list[Candidates], mask: Tensor, copies: int) -> Candidates:
-    """Adds the choices of the encoder, at real positions of mask [N, S], to the first step's: they reach all steps."""
+    """Adds the choices of the encoder, at real positions of mask [N, S], to the first step's, since they reach all
+    steps, and its entropies to the mean."""
+    spreads = [record.entropy() for record in encoded]
+    known = [(spread.mean(1) * mask).sum(1) / mask.sum(1) for spread in spreads if spread is not None]  # [N]
+    if chosen.entropies is not None and len(known) == len(encoded):
+        share = 1 / 3  # of an encoder's block, to two attentions of a decoder's
+        mean = torch.stack(known).mean(0).view(*chosen.entropies.shape[:-1], 1)
+        chosen = chosen._replace(entropies=(1 - share) * chosen.entropies + share * mean)
     if chosen.log_probs is None:
         return chosen
     drawn = [

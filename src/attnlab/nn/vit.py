@@ -143,6 +143,9 @@ class ViT(ImageClassifier):
         self.variants = variants
         self.pooled = pooled
         self.leading = reading.leading
+        self.variant_names = tuple(f"block {number + 1}" for number in sorted(variants))
+        if pooled and reading.attention is not None:
+            self.variant_names += ("pooling",)
         self.stem = stem(channels=channels, patch=patch, size=size)
         self.positions = positions(rows=self.grid[0], columns=self.grid[1], size=size)
         self.dropout = Dropout(dropout)

@@ -16,7 +16,8 @@ from attnlab.report.read import Problem, Run, read_runs
 _WITHOUT_EFFECT = ("run_dir", "wandb", "maps", "seed")
 """Keys of a config that do not make another variant."""
 _DATA = {
-    *("_target_", "path", "name", "splits", "test", "test_share", "generation_seed", "split_seed"),
+    *("_target_", "path", "name", "splits", "test", "generation_seed"),
+    *("validation_share", "test_share", "split_seed"),
     *("language", "source", "target", "tags"),
     *("image", "label", "size", "pieces", "piece_size", "scale"),
 }

@@ -11,7 +11,6 @@ from attnlab.decoding import Hypothesis
 from attnlab.evaluation.alignment import (
     alignment_error_rate,
     argmax_links,
-    entropy,
     shift_profile,
     word_weights,
 )
@@ -67,7 +66,7 @@ def score(
             scored, candidates, mask = task.scored(batch)
         likelihood += float((candidates.mixture(scored) * mask).sum())
         tokens += int(mask.sum())
-        spread += float((entropy(candidates.weights) * mask).sum())
+        spread += float((candidates.entropy() * mask).sum())
         if "sure" in rows.rows.column_names:
             weights |= {row: w[: int(m.sum())].cpu() for row, w, m in zip(index, candidates.weights, mask, strict=True)}
     order = range(len(rows))

@@ -28,7 +28,8 @@ class VisionTask(Task):
         return Likelihoods(likelihood.unsqueeze(-1), candidates, mask)
 
     def sample(self, data: ImageData, count: int) -> ImageBatch:
-        return next(iter(data.loader("validation")))
+        rows = len(data.splits["validation"])
+        return data.batch("validation", range(0, rows, max(1, rows // count))[:count])
 
     def blind(self, batch: ImageBatch) -> float:
         return frequency_entropy(batch.labels)

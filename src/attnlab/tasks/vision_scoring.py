@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, field
-from statistics import mean
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ def score(task: VisionTask, data: ImageData, split: str) -> VisionOutcome:
     """Scores one split in the test mode that is set.
 
     Metrics: `loss` (nats an image), `accuracy` and `top5` (percent), `calibration_error` (expected, percent), `entropy`
-    (of the attention, nats, mean over layers, heads and queries), `images_per_second`, and where the corpus has boxes
+    (of the variant, nats, mean over layers, heads and queries), `images_per_second`, and where the corpus has boxes
     `inside`, the percent of attention that lies in them, and `inside_chance`, their share of the image.
     """
     task.eval()
@@ -46,14 +45,15 @@ def score(task: VisionTask, data: ImageData, split: str) -> VisionOutcome:
         seconds += time.perf_counter() - begun
         labels.append(batch.labels)
         maps = task.model.maps(images)
-        spreads += [float(entropy(weights).mean()) for weights in maps.values()]
+        spreads += [float(entropy(maps[name]).mean()) * len(images) for name in task.model.variant_names]
         if rows.boxes is not None:
-            focused.append(focus(task, images, maps).cpu())
+            focused.append(focus(task, maps, task.model.chosen(images)).cpu())
     scored, truth = torch.cat(log_probs), torch.cat(labels)
     scores = classification_scores(scored, truth)
     metrics = {
         "loss": scores.nll, "accuracy": scores.top1, "top5": scores.top5,
-        "calibration_error": 100 * scores.calibration_error, "entropy": mean(spreads),
+        "calibration_error": 100 * scores.calibration_error,
+        "entropy": sum(spreads) / len(truth) / len(task.model.variant_names),
         "images_per_second": len(truth) / seconds,
     }  # fmt: skip
     if rows.boxes is not None:
@@ -71,7 +71,7 @@ def score(task: VisionTask, data: ImageData, split: str) -> VisionOutcome:
     return VisionOutcome(metrics, predictions=predictions, confusion=scores.confusion, log_probs=scored)
 
 
-def focus(task: VisionTask, images: Tensor, maps: dict[str, Tensor]) -> Tensor:
+def focus(task: VisionTask, maps: dict[str, Tensor], chosen: Tensor | None) -> Tensor:
     """Where a classifier looks, as one map [B, rows, columns] that sums to 1.
 
     The patches that a glimpse model reads, evenly; the weights of an attention pooling, a mean over heads; else the
@@ -79,13 +79,12 @@ def focus(task: VisionTask, images: Tensor, maps: dict[str, Tensor]) -> Tensor:
 
     Args:
         task: the classifier.
-        images: normalised [B, C, H, W].
-        maps: its weights on them.
+        maps: its weights on the images.
+        chosen: the only patches that it reads, [B, k], if there are such.
     """
     rows, columns = task.model.grid
-    chosen = task.model.chosen(images)
     if chosen is not None:
-        even = torch.zeros(len(images), rows * columns, device=images.device)
+        even = torch.zeros(len(chosen), rows * columns, device=chosen.device)
         return even.scatter(1, chosen, 1 / chosen.shape[1]).view(-1, rows, columns)
     if "pooling" in maps:
         return to_grid(maps["pooling"].mean(1)[:, 0], rows, columns)

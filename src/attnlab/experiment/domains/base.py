@@ -46,8 +46,8 @@ class Domain(ABC):
             )
         if config["data"]["_target_"].rpartition(".")[0] != self.data:
             raise UserError(
-                f"task={name} cannot learn from data={config['data']['_target_'].rpartition('.')[2]}; "
-                "`python train.py --help` lists the data of each task."
+                f"The data chosen are of another task than {name}; choose others with data=, of those that "
+                "`python train.py --help` lists."
             )
 
     @abstractmethod

@@ -75,13 +75,20 @@ class Vision(Domain):
             title = f"{said['label']}, predicted {said['prediction']} ({said['probability']:.0%})"
             box = None if split.boxes is None else torch.as_tensor(split.boxes[row])
             path = folder / f"test-{row:05d}.png"
-            found = draw_attention(task, data.normalize(picture.unsqueeze(0)), picture / 255, path, title, box)
+            image = data.normalize(picture.unsqueeze(0)).to(task.device)
+            found = draw_attention(task, image, picture / 255, path, title, box)
             pictures[path.stem] = path
             plain = path.with_stem(f"{path.stem}_image")
             _write_picture(picture, plain)
             rounded = [[round(weight, 4) for weight in line] for line in found.tolist()]
             maps.append(
-                {"kind": "image", "row": row, "image": f"attention/{plain.name}", "label": title, "map": rounded}
+                {
+                    "kind": "image",
+                    "row": row,
+                    "image": f"attention/{plain.name}",
+                    "label": said["label"],
+                    "map": rounded,
+                }
             )
         return Tested(dict(outcomes), pictures, maps)
 
@@ -125,8 +132,8 @@ def draw_attention(
     model = task.model
     rows, columns = model.grid
     weights = model.maps(image)
-    focused = focus(task, image, weights)[0]
     chosen = model.chosen(image)
+    focused = focus(task, weights, chosen)[0].cpu()
     if chosen is not None:
         draw_glimpses(path, picture, chosen[0], model.patch, columns, box=box, title=title)
         return focused
