@@ -69,13 +69,12 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     from attnlab.cli import CONF
     from attnlab.data.batching import collate
     from attnlab.experiment.build import build, compose
-    from attnlab.experiment.training import model_spec
+    from attnlab.experiment.domains import DOMAINS
 
     data = build(compose(CONF, ["data.train=8000", "data.validation=100", "data.test=1"])["data"] | {
         "max_sentences": options.sentences,
     })  # fmt: skip
     data.prepare()
-    sizes = len(data.tokenizers.source), len(data.tokenizers.target)
     models = {}
     for name, overrides in VARIANTS.items():
         config = compose(CONF, ["model.dropout=0", *overrides.split()])
@@ -84,7 +83,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
             if key in estimator:
                 estimator[key] = value
         torch.manual_seed(1)
-        models[name] = build(model_spec(config, *sizes)).train()
+        models[name] = build(DOMAINS["translation"].spec(config, data)).train()
     console.print(f"Training with soft attention for {options.training} steps ...", highlight=False)
     _train(models["soft"], data, options.training, set(models["soft"].state_dict()))
     weights = models["soft"].state_dict()
