@@ -54,16 +54,16 @@ def run(table: str, row: str, seed: int, overrides: list[str]) -> dict[str, obje
     return {
         "row": row,
         "seed": seed,
-        "command": shlex.join(_elsewhere(part) for part in command),
+        "command": published(command),
         "metrics": metrics,
         "versions": status["versions"],
     }
 
 
-def _elsewhere(argument: str) -> str:
-    """An argument as it is published: of a path to data on this machine only the folder's name."""
-    key, _, value = argument.partition("=")
-    return f"{key}={Path(value).name}" if key == "data.path" else argument
+def published(command: list[str]) -> str:
+    """A command as it is published: of a path to data on this machine only the folder's name."""
+    pairs = [(part, *part.partition("=")) for part in command]
+    return shlex.join(f"{key}={Path(value).name}" if key == "data.path" else part for part, key, _, value in pairs)
 
 
 def markdown(table: str, results: list[dict]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from _command import run as main_program
 from _command import whole
-from reproduce import cell
+from reproduce import cell, published
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = {
@@ -66,7 +66,7 @@ def train(options: argparse.Namespace, point: tuple[str, str, int], threads: int
     accuracy = metrics["test/accuracy"]
     print(f"{language} {row} seed {seed}: {accuracy:.1f} in {metrics['train/seconds']:.0f} s", flush=True)
     return {
-        "language": language, "row": row, "seed": seed, "command": shlex.join(words), "threads": threads,
+        "language": language, "row": row, "seed": seed, "command": published(words), "threads": threads,
         "metrics": metrics, "versions": status["versions"],
     }  # fmt: skip
 

@@ -281,6 +281,22 @@ def test_shared_embeddings_of_unequal_vocabularies_are_refused_with_a_sentence()
         model(share_embeddings=True, target_vocabulary=9)
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_deeper_encoder_starts_the_decoder_from_its_upper_layers(decoder):
+    seq2seq = model(decoder, layers=1, encoder_layers=2)
+    _, finals = seq2seq.encoder(seq2seq.embed(seq2seq.source_embedding, SOURCE), (SOURCE != PAD).sum(1))
+    assert finals.shape[1] == 2
+    expected = seq2seq.decoder.start(finals[:, 1:]).recurrent
+    started = seq2seq.start(SOURCE).decoder.recurrent
+    assert torch.equal(started.hidden, expected.hidden)
+    assert started.hidden.shape[1] == 1
+
+
+def test_a_decoder_deeper_than_its_encoder_is_refused_with_a_sentence():
+    with pytest.raises(ValueError, match="encoder_layers=1 is less than"):
+        model(layers=2, encoder_layers=1)
+
+
 def test_two_models_from_one_partial_share_no_parameters():
     attention = partial(Attention, GeneralScore, Softmax, Expectation)
     options = {"source_vocabulary": 7, "target_vocabulary": 7, "embedding": 6, "encoder_size": 4, "decoder_size": 5}

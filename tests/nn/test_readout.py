@@ -133,3 +133,18 @@ def test_a_tied_layer_shares_the_embedding_s_weight_and_needs_its_shape():
     assert VocabularyReadout(R, V, embedding).linear.weight is embedding.weight
     with pytest.raises(ValueError, match=r"found 7 and 6; .+tie_output=false\."):
         VocabularyReadout(R + 1, V, embedding)
+
+
+def test_batches_with_different_numbers_of_targets_are_read_out_in_one_shape(monkeypatch):
+    module, shapes = readout(), []
+    apply = TokenLogLikelihood.apply
+
+    def spy(rows, *rest):
+        shapes.append(rows.shape)
+        return apply(rows, *rest)
+
+    monkeypatch.setattr(TokenLogLikelihood, "apply", spy)
+    features, targets = batch()
+    for mask in (MASK, MASK.logical_not(), torch.ones_like(MASK)):
+        module(features[:1], targets, mask)
+    assert len(set(shapes)) == 1

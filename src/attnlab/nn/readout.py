@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+_ROWS = 32  # the number of rows that are read out is rounded up to a multiple of this
+
 
 class TokenLogLikelihood(torch.autograd.Function):
     """log p(target) under a linear readout, with one pass over [N, V] between its matrix products: the softmax.
@@ -107,8 +109,10 @@ class VocabularyReadout(nn.Module):
         """
         candidates, batch, length, _ = features.shape
         real = mask.flatten().nonzero().squeeze(1)
-        rows = features.flatten(1, 2).index_select(1, real).flatten(0, 1)  # [K N, R]
-        gold = targets.flatten()[real].repeat(candidates)
+        # a few shapes, not one a batch: oneDNN compiles a kernel for each, and keeps it
+        read = F.pad(real, (0, -real.numel() % _ROWS))  # the rows added are computed and dropped
+        rows = features.flatten(1, 2).index_select(1, read).flatten(0, 1)  # [K N, R]
+        gold = targets.flatten()[read].repeat(candidates)
         weight: Tensor = self.linear.weight
         bias: Tensor = self.linear.bias
         if torch.is_autocast_enabled(rows.device.type):
@@ -121,6 +125,6 @@ class VocabularyReadout(nn.Module):
                 TokenLogLikelihood.apply(part, weight, bias, part_gold, smoothing, recompute)  # type: ignore[no-untyped-call]
                 for part, part_gold in zip(torch.split(rows, count), torch.split(gold, count), strict=True)
             ]
-        values = torch.cat(parts).view(candidates, -1)
+        values = torch.cat(parts).view(candidates, -1)[:, : real.numel()]
         out = values.new_zeros(candidates, batch * length)
         return out.index_copy(1, real, values).view(candidates, batch, length)

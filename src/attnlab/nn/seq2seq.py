@@ -122,7 +122,9 @@ class RNNSeq2Seq(Seq2Seq):
         embedding: width E of both embeddings, and of the features R.
         encoder_size: width of each direction of the encoder; keys and values are twice as wide.
         decoder_size: width H of the decoder, and so of the queries.
-        layers: recurrent layers of encoder and decoder.
+        layers: recurrent layers of the decoder.
+        encoder_layers: recurrent layers of the encoder, as many as the decoder's if None; the decoder starts from the
+            last states of the upper ones.
         cell: lstm or gru.
         dropout: probability on embeddings, encoder outputs, between layers and on the features.
         tie_output: whether the output layer shares the target embedding's weight.
@@ -134,15 +136,23 @@ class RNNSeq2Seq(Seq2Seq):
 
     def __init__(
         self, *, attention: AttentionFactory, decoder: Callable[..., Decoder], embedding: int = 256,
-        encoder_size: int = 256, decoder_size: int = 512, layers: int = 1, cell: CellKind = "lstm",
-        dropout: float = 0.2, word_dropout: float = 0.0, tie_output: bool = True, share_embeddings: bool = False,
-        padding: int = 0, chunk: int = 2**26, source_vocabulary: int, target_vocabulary: int,
+        encoder_size: int = 256, decoder_size: int = 512, layers: int = 1, encoder_layers: int | None = None,
+        cell: CellKind = "lstm", dropout: float = 0.2, word_dropout: float = 0.0, tie_output: bool = True,
+        share_embeddings: bool = False, padding: int = 0, chunk: int = 2**26, source_vocabulary: int,
+        target_vocabulary: int,
     ) -> None:  # fmt: skip
         super().__init__(
             source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, embedding=embedding,
             dropout=dropout, word_dropout=word_dropout, share_embeddings=share_embeddings, padding=padding,
         )  # fmt: skip
-        self.encoder = BidirectionalEncoder(cell, embedding, encoder_size, layers, dropout)
+        deep = layers if encoder_layers is None else encoder_layers
+        if deep < layers:
+            raise ValueError(
+                f"model.encoder_layers={deep} is less than model.layers={layers}, but each layer of the decoder starts "
+                "from one of the encoder; raise the first or lower the second."
+            )
+        self.layers = layers
+        self.encoder = BidirectionalEncoder(cell, embedding, encoder_size, deep, dropout)
         self.decoder = decoder(
             attention=attention, input_size=embedding, key_size=2 * encoder_size, size=decoder_size,
             readout_size=embedding, layers=layers, cell=cell, dropout=dropout,
@@ -160,7 +170,7 @@ class RNNSeq2Seq(Seq2Seq):
         mask = source != self.padding
         outputs, finals = self.encoder(self.embed(self.source_embedding, source), mask.sum(1))
         memory = self.decoder.prepare(self.dropout(outputs), mask.unsqueeze(-2))
-        return SearchState(memory, self.decoder.start(finals))
+        return SearchState(memory, self.decoder.start(finals[:, -self.layers :]))
 
     def forward(
         self, source: Tensor, target_in: Tensor, target_out: Tensor, smoothing: float = 0.0
