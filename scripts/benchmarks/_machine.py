@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _PACKAGES = ("attnlab", "torch", "pytorch-lightning", "numpy")
-_PRESSURE = Path("/proc/pressure/cpu")
+_PROCESSES = Path("/proc")
+_TIMES = _PROCESSES / "stat"
+_PRESSURE = _PROCESSES / "pressure" / "cpu"
 
 VOID_ABOVE = 0.03
 """Share of the time in which a runnable task waited for a processor, beyond which a measurement is void."""
@@ -80,6 +82,37 @@ class Pressure:
         return (stalled - self._stalled) / 1e6 / seconds
 
 
+class Others:
+    """What share of the processors other processes used just before and just after something.
+
+    For what runs more processes than there are cores, whose own waiting `Pressure` would count.
+    """
+
+    def __init__(self) -> None:
+        self._before = _busy()
+
+    def share(self) -> float | None:
+        """The greater of the two shares; None where the system does not tell."""
+        shares = [share for share in (self._before, _busy()) if share is not None]
+        return max(shares, default=None)
+
+
+def _busy(seconds: float = 0.5) -> float | None:
+    """Share of all processors' time that is in use while this process sleeps."""
+
+    def times() -> tuple[int, int]:
+        fields = [int(field) for field in _TIMES.read_text().splitlines()[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # idle, or idle while something waits for a disk
+
+    try:
+        total, idle = times()
+        time.sleep(seconds)
+        later, idle_later = times()
+    except (OSError, ValueError, IndexError):
+        return None
+    return 1 - (idle_later - idle) / max(1, later - total)
+
+
 def _stalled() -> int | None:
     """Microseconds since the start of the system in which some task waited."""
     try:
@@ -120,3 +153,83 @@ def matmul_peak(precision: str, size: int = 2048, seconds: float = 1.0) -> float
         torch.mm(left, right, out=out)
         best, count = min(best, time.perf_counter() - start), count + 1
     return 2 * size**3 / best
+
+
+class Turns(NamedTuple):
+    """What repeated turns of one thing took.
+
+    Attributes:
+        seconds: of those that are not void; of all of them if every one is.
+        pressure: the most that tasks waited (or that other processes were busy) during one of these.
+        void: whether every one is void.
+    """
+
+    seconds: list[float]
+    pressure: float | None
+    void: bool
+
+    def spread(self, name: str = "seconds") -> dict[str, Any]:
+        """The entries of a row: median, least and most, and how it was measured."""
+        return {
+            name: statistics.median(self.seconds), f"{name}_min": min(self.seconds), f"{name}_max": max(self.seconds),
+            "repeats": len(self.seconds), "cpu_pressure": self.pressure, "void": self.void,
+        }  # fmt: skip
+
+
+def turns(
+    part: Callable[[], float | None],
+    repeats: int,
+    retries: int,
+    warmup: int = 0,
+    watch: type[Pressure] | type[Others] = Pressure,
+) -> Turns:
+    """Runs a part until so many of its turns are not void, or `retries` more than that are spent.
+
+    A part that knows better than the clock what counts returns its seconds.
+    """
+    for _ in range(warmup):
+        part()
+    found: list[tuple[float, float | None]] = []
+    while len(found) < repeats + retries and sum(not is_void(waited) for _, waited in found) < repeats:
+        pressure, begun = watch(), time.perf_counter()
+        own = part()
+        found.append((time.perf_counter() - begun if own is None else own, pressure.share()))
+    good = [turn for turn in found if not is_void(turn[1])]
+    counted = good or found
+    pressures = [waited for _, waited in counted if waited is not None]
+    return Turns([seconds for seconds, _ in counted], max(pressures, default=None), not good)
+
+
+def waited(row: dict[str, Any]) -> str:
+    """The column of a table that says how much tasks waited for a processor while a row was measured."""
+    share = "" if row["cpu_pressure"] is None else f"{row['cpu_pressure']:.1%}"
+    return share + (" void" if row["void"] else "")
+
+
+def status(process: int | str = "self") -> dict[str, int]:
+    """The sizes of Linux's account of a process, in bytes; empty where there is none."""
+    try:
+        lines = (_PROCESSES / str(process) / "status").read_text().splitlines()
+    except OSError:
+        return {}
+    sizes = (line.partition(":") for line in lines if line.endswith(" kB"))
+    return {name: 1024 * int(size.split()[0]) for name, _, size in sizes}
+
+
+def extra_bytes(step: Callable[[], Any]) -> int | None:
+    """By how much a step raises this process's resident memory at its peak; None where the system does not tell.
+
+    Memory that was used before and is kept for later by the C library would hide some of it, and is given back first.
+    """
+    import ctypes
+    import gc
+
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        (_PROCESSES / "self" / "clear_refs").write_text("5")  # the peak from here on
+        before = status()["VmRSS"]
+        step()
+        return status()["VmHWM"] - before
+    except (OSError, AttributeError, KeyError):
+        return None

@@ -42,35 +42,85 @@ def length_limits(source: Tensor, padding: int, ratio: float = 1.5, extra: int =
     return ((source != padding).sum(1) * ratio).long() + extra
 
 
+class _Trails:
+    """The steps that a search has taken: of each, where its rows come from, and what they attended to.
+
+    Nothing is copied from step to step; a hypothesis is read backwards, once, when it is complete.
+    """
+
+    def __init__(self) -> None:
+        self._origins: list[tuple[list[int], list[int]]] = []  # of each step's rows: the row before, the token between
+        self._weights: list[Tensor] = []  # [N, S] each
+
+    def stepped(self, weights: Tensor) -> None:
+        """Adds the weights [N, S] of a step's rows."""
+        self._weights.append(weights)
+
+    def goes_on(self, rows: Tensor, tokens: Tensor) -> None:
+        """Says from which rows [M] of the last step, by which tokens [M], the rows of the next one come."""
+        self._origins.append((rows.tolist(), tokens.tolist()))
+
+    def hypothesis(self, steps: int, row: int, token: int, score: float, end: int) -> Hypothesis:
+        """The hypothesis of so many steps whose last token was chosen in this row of the last of them."""
+        tokens, weights = [token], [self._weights[steps - 1][row]]
+        for step in reversed(range(steps - 1)):
+            rows, between = self._origins[step]
+            tokens.append(between[row])
+            row = rows[row]
+            weights.append(self._weights[step][row])
+        return Hypothesis([t for t in reversed(tokens) if t != end], score, torch.stack(weights[::-1]))
+
+
+_GROUP = 32
+
+
+def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row of values [N, V], in order, and their columns: [N, min(count, V)] each.
+
+    As `torch.topk`, which looks at the whole row with a heap. Here the columns are put into groups, whose maxima are
+    found with vector instructions, and only the groups with the largest maxima are looked into.
+    """
+    size = values.shape[1]
+    groups = size // _GROUP
+    if groups <= 2 * count:
+        return values.topk(min(count, size), 1)
+    grouped = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))
+    chosen = grouped.amax(1).topk(count, 1).indices.unsqueeze(1).expand(-1, _GROUP, -1)  # [N, _GROUP, count]
+    member = torch.arange(_GROUP, device=values.device).view(1, -1, 1) * groups
+    rest = torch.arange(groups * _GROUP, size, device=values.device).expand(len(values), -1)
+    columns = torch.cat([(member + chosen).flatten(1), rest], 1)
+    found, place = torch.cat([grouped.gather(2, chosen).flatten(1), values[:, groups * _GROUP :]], 1).topk(count, 1)
+    return found, columns.gather(1, place)
+
+
 @torch.no_grad()
 def greedy(model: Searchable[S], source: Tensor, limits: Tensor, begin: int, end: int) -> list[Hypothesis]:
     """Takes the most probable token at every step, for sources [B, S] and at most `limits` [B] steps."""
     count = source.shape[0]
+    results: list[Hypothesis | None] = [None] * count
     state = model.start(source)
     live = torch.arange(count, device=source.device)
     last = source.new_full((count,), begin)
-    tokens: list[list[int]] = [[] for _ in range(count)]
-    scores = [0.0] * count
-    maps: list[list[Tensor]] = [[] for _ in range(count)]
+    scores = torch.zeros(count, dtype=torch.float64, device=source.device)
+    trails = _Trails()
     step = 0
     while live.numel():
         log_probs, weights, state = model.step(last, state)
-        best, last = log_probs.max(1)
         step += 1
-        for row, token, score, row_weights in zip(
-            live.tolist(), last.tolist(), best.tolist(), weights.unbind(0), strict=True
-        ):
-            tokens[row].append(token)
-            scores[row] += score
-            maps[row].append(row_weights)
+        trails.stepped(weights)
+        best, last = (part[:, 0] for part in largest(log_probs, 1))
+        scores = scores + best
         going = (last != end) & (limits[live] > step)
-        if not bool(going.all()):
-            kept = going.nonzero().squeeze(1)
-            live, last, state = live[kept], last[kept], state.select(kept)
-    return [
-        Hypothesis([token for token in row if token != end], score, torch.stack(row_maps))
-        for row, score, row_maps in zip(tokens, scores, maps, strict=True)
-    ]
+        if bool(going.all()):
+            trails.goes_on(torch.arange(len(live)), last)
+            continue
+        gone, kept = (part.nonzero().squeeze(1) for part in (~going, going))
+        ended = (part[gone].tolist() for part in (live, last, scores))
+        for row, source_row, token, score in zip(gone.tolist(), *ended, strict=True):
+            results[source_row] = trails.hypothesis(step, row, token, score, end)
+        live, last, scores, state = live[kept], last[kept], scores[kept], state.select(kept)
+        trails.goes_on(kept, last)
+    return [result for result in results if result is not None]
 
 
 def length_penalty(length: Tensor | int, alpha: float) -> Tensor | float:
@@ -78,28 +128,23 @@ def length_penalty(length: Tensor | int, alpha: float) -> Tensor | float:
     return ((5 + length) / 6) ** alpha
 
 
-class _Beams(NamedTuple):
-    """k hypotheses for each of B sources; T steps so far."""
+class _Complete(NamedTuple):
+    """The best complete hypotheses of each source, k of them: penalised scores (-inf where there is none), number of
+    steps, row in the last of these, and last token; each [B, k]."""
 
-    tokens: Tensor  # [B, k, T]
-    scores: Tensor  # [B, k], -inf where there is none
-    weights: Tensor  # [B, k, T, S]
+    scores: Tensor
+    steps: Tensor
+    rows: Tensor
+    tokens: Tensor
 
-    def order(self, beams: Tensor) -> "_Beams":
-        """Reorders the hypotheses of each source by `beams` [B, k']."""
-        rows = torch.arange(beams.shape[0], device=beams.device).unsqueeze(1)
-        return _Beams(self.tokens[rows, beams], self.scores[rows, beams], self.weights[rows, beams])
+    def best(self, others: "_Complete") -> "_Complete":
+        """The k best of both, in order."""
+        scores, index = torch.cat([self.scores, others.scores], 1).topk(self.scores.shape[1], 1)
+        pairs = zip(self[1:], others[1:], strict=True)
+        return _Complete(scores, *(torch.cat(pair, 1).gather(1, index) for pair in pairs))
 
-    def keep(self, rows: Tensor) -> "_Beams":
-        return _Beams(self.tokens[rows], self.scores[rows], self.weights[rows])
-
-    def extend(self, tokens: Tensor, scores: Tensor, weights: Tensor) -> "_Beams":
-        """Appends one step: tokens [B, k], new scores [B, k], weights [B, k, S]."""
-        return _Beams(
-            torch.cat([self.tokens, tokens.unsqueeze(-1)], -1),
-            scores,
-            torch.cat([self.weights, weights.unsqueeze(-2)], -2),
-        )
+    def keep(self, rows: Tensor) -> "_Complete":
+        return _Complete(*(part[rows] for part in self))
 
 
 @torch.no_grad()
@@ -124,27 +169,23 @@ def beam(
     results: list[Hypothesis | None] = [None] * count
     live = torch.arange(count, device=device)
     state = model.start(source).select(live.repeat_interleave(width))
-    width_s = source.shape[1]
-    open_ = _Beams(
-        source.new_empty((count, width, 0)),
-        torch.full((count, width), float("-inf"), device=device).index_fill_(1, live.new_zeros(1), 0.0),
-        torch.empty((count, width, 0, width_s), device=device),
-    )
-    # complete hypotheses; their scores here are the penalised ones
-    done = _Beams(open_.tokens, torch.full_like(open_.scores, float("-inf")), open_.weights)
-    lengths = source.new_zeros((count, width))
+    trails = _Trails()
+    # log p of the open hypotheses, -inf where there is none
+    open_scores = torch.full((count, width), float("-inf"), device=device).index_fill_(1, live.new_zeros(1), 0.0)
+    nothing = source.new_zeros((count, width))
+    done = _Complete(torch.full_like(open_scores, float("-inf")), nothing, nothing, nothing)
     last = source.new_full((count * width,), begin)
     step = 0
     while live.numel():
         step += 1
         log_probs, weights, state = model.step(last, state)
-        total = open_.scores.unsqueeze(-1) + log_probs.view(live.numel(), width, -1)
-        vocabulary = total.shape[-1]
-        scores, flat = total.flatten(1).topk(min(2 * width, total[0].numel()), 1)
-        origin, token = flat // vocabulary, flat % vocabulary
-        row_weights = weights.view(live.numel(), width, -1)
-        rows = torch.arange(live.numel(), device=device).unsqueeze(1)
-        extended = open_.order(origin).extend(token, scores, row_weights[rows, origin])
+        trails.stepped(weights)
+        # the best 2 k of a source are among the best 2 k of each of its hypotheses
+        following, tokens = (part.view(len(live), width, -1) for part in largest(log_probs, 2 * width))
+        total = (open_scores.unsqueeze(-1) + following).flatten(1)
+        scores, index = total.topk(min(2 * width, total.shape[1]), 1)
+        token = tokens.flatten(1).gather(1, index)
+        row = torch.arange(len(live), device=device).unsqueeze(1) * width + index // tokens.shape[2]
 
         # an end among the best `width` completes its hypothesis; at the limit, every open one is complete
         at_limit = (limits[live] <= step).unsqueeze(1)
@@ -152,36 +193,18 @@ def beam(
         ends = token == end
         completes = (ends | at_limit) & ranked & scores.isfinite()
         penalised = (scores / length_penalty(step, alpha)).masked_fill(~completes, float("-inf"))
-        padded = _Beams(
-            torch.nn.functional.pad(done.tokens, (0, 1), value=end),
-            done.scores,
-            torch.nn.functional.pad(done.weights, (0, 0, 0, 1)),
-        )
-        pool = _Beams(
-            torch.cat([padded.tokens, extended.tokens], 1),
-            torch.cat([padded.scores, penalised], 1),
-            torch.cat([padded.weights, extended.weights], 1),
-        )
-        best, index = pool.scores.topk(width, 1)
-        pool_lengths = torch.cat([lengths, torch.full_like(token, step)], 1)
-        done, lengths = pool.order(index), pool_lengths.gather(1, index)
+        done = done.best(_Complete(penalised, torch.full_like(token, step), row, token))
 
         open_scores, index = scores.masked_fill(ends, float("-inf")).topk(width, 1)
-        open_ = extended.order(index)._replace(scores=open_scores)
-        origin = origin.gather(1, index)
-        last = open_.tokens[..., -1]
+        row, token = row.gather(1, index), token.gather(1, index)
 
-        finished = at_limit.squeeze(1) | (best[:, -1] >= open_scores[:, 0] / length_penalty(step, alpha))
-        for row in finished.nonzero().squeeze(1).tolist():
-            length = int(lengths[row, 0])
-            tokens = done.tokens[row, 0, :length].tolist()
-            results[int(live[row])] = Hypothesis(
-                [t for t in tokens if t != end],
-                float(best[row, 0] * length_penalty(length, alpha)),
-                done.weights[row, 0, :length],
-            )
-        kept = (~finished).nonzero().squeeze(1)
-        state = state.select((kept.unsqueeze(1) * width + origin[kept]).flatten())
-        live, last, lengths = live[kept], last[kept].flatten(), lengths[kept]
-        open_, done = open_.keep(kept), done.keep(kept)
+        finished = at_limit.squeeze(1) | (done.scores[:, -1] >= open_scores[:, 0] / length_penalty(step, alpha))
+        gone, kept = (part.nonzero().squeeze(1) for part in (finished, ~finished))
+        ended = (part[gone].tolist() for part in (live, done.steps[:, 0], done.rows[:, 0], done.tokens[:, 0]))
+        for penalised, source_row, steps, *where in zip(done.scores[gone, 0], *ended, strict=True):
+            score = float(penalised * length_penalty(steps, alpha))
+            results[source_row] = trails.hypothesis(steps, *where, score, end)
+        rows, last = row[kept].flatten(), token[kept].flatten()
+        live, open_scores, done, state = live[kept], open_scores[kept], done.keep(kept), state.select(rows)
+        trails.goes_on(rows, last)
     return [result for result in results if result is not None]

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from attnlab.data.batching import TokenBatchSampler, collate
-from attnlab.data.ragged import Ragged
+from attnlab.data.batching import Part, SharedBatches, TokenBatchSampler, collate
+from attnlab.data.ragged import Ragged, RaggedWriter
 from attnlab.data.tokenizers import BOS, EOS, PAD
+from attnlab.errors import UserError
 
 ROWS = [[5, 6, 7], [], [8], [9, 10]]
 
@@ -31,13 +32,49 @@ def test_ragged_rows():
     assert [row.tolist() for row in ragged] == ROWS
     assert ragged[-1].tolist() == [9, 10]
     assert ragged.lengths.tolist() == [3, 0, 1, 2]
-    assert (ragged.values.dtype, ragged.offsets.dtype) == (np.int32, np.int64)
+    assert (ragged.values.dtype, ragged.starts.dtype, ragged.ends.dtype) == (np.int32, np.int64, np.int64)
     assert np.shares_memory(ragged[0], ragged.values)
     for row in (4, -5):
         with pytest.raises(IndexError):
             ragged[row]
     assert [row.tolist() for row in ragged.take(np.array([3, 1, 0]))] == [[9, 10], [], [5, 6, 7]]
     assert len(ragged.take(np.array([], dtype=int))) == len(Ragged.from_lists([])) == 0
+    taken = ragged.take(np.array([3, 1, 0]))
+    assert taken.values is ragged.values
+    assert taken.take(np.array([0, 2])).padded(np.array([1, 0]), after=EOS).tolist() == [
+        [5, 6, 7, EOS],
+        [9, 10, EOS, PAD],
+    ]
+
+
+def test_rows_written_part_by_part_are_those_that_were_given(tmp_path):
+    stem = tmp_path / "train.source"
+    parts = [ROWS, [], [[1]], [[]], [list(range(70_000))]]
+    with RaggedWriter(stem) as writer:
+        for part in parts:
+            writer.append(Ragged.from_lists(part))
+    ragged = Ragged.open(stem)
+    assert isinstance(ragged.values.base, np.memmap)
+    assert [row.tolist() for row in ragged] == [row for part in parts for row in part]
+    assert ragged.padded(np.array([4, 2])).tolist() == [[1], [8]]
+    assert np.array_equal(np.load(f"{stem}.values.npy"), ragged.values)
+    with RaggedWriter(tmp_path / "empty"):
+        pass
+    assert len(Ragged.open(tmp_path / "empty")) == 0
+
+
+def test_a_file_of_rows_that_was_cut_off_is_refused(tmp_path):
+    with RaggedWriter(tmp_path / "cut") as writer:
+        writer.append(Ragged.from_lists(ROWS))
+    values = tmp_path / "cut.values.npy"
+    values.write_bytes(values.read_bytes()[:-4])
+    with pytest.raises(ValueError, match="mmap"):
+        Ragged.open(tmp_path / "cut")
+    with RaggedWriter(tmp_path / "mixed") as writer:
+        writer.append(Ragged.from_lists(ROWS[:1]))
+    (tmp_path / "cut.offsets.npy").replace(tmp_path / "mixed.offsets.npy")
+    with pytest.raises(ValueError, match="not as many"):
+        Ragged.open(tmp_path / "mixed")
 
 
 def test_ragged_concatenation_of_parts():
@@ -117,3 +154,32 @@ def test_mistakes_are_refused():
         sampler([1, 2], [1])
     with pytest.raises(ValueError, match="positive"):
         sampler([1], [1], max_tokens=0)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_processes_share_every_batch_and_take_as_many_steps(world):
+    source, target = lengths(100)
+    whole = sampler(source, target, shuffle=True, max_tokens=60)
+    shared = [SharedBatches(sampler(source, target, shuffle=True, max_tokens=60), Part(r, world)) for r in range(world)]
+    for epoch in (0, 1):
+        for it in (whole, *shared):
+            it.sampler.set_epoch(epoch)  # as Lightning does
+        assert {len(it) for it in shared} == {len(whole)}
+        small = 0
+        for batch, *parts in zip(whole, *shared, strict=True):
+            assert all(parts)
+            if len(batch) < world:
+                small += 1
+                assert parts == [batch] * world  # of equal weight in each process, so in the mean as well
+            else:
+                assert sorted(row for part in parts for row in part) == sorted(batch)
+                assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert small or world < 7
+
+
+def test_a_split_too_small_to_share_is_refused():
+    assert [list(Part(rank, 2).rows(5)) for rank in range(2)] == [[0, 2, 4], [1, 3]]
+    assert list(Part().rows(0)) == []
+    for rank in range(3):  # in every process, lest one wait for another
+        with pytest.raises(UserError, match=r"A split of 2 examples cannot be shared by 3 processes"):
+            Part(rank, 3).rows(2)

@@ -1,6 +1,7 @@
 import io
 import shutil
 import struct
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -639,3 +640,19 @@ def test_the_factories_pass_their_options_on(monkeypatch):
     module.digits(test=5, image_size=32)
     assert found["corpus"]["test"] == 5
     assert found["size"] == 32
+
+
+def test_processes_share_training_batches_and_the_validation_split():
+    parts = []
+    for rank in range(3):
+        data = prepared(Given([0, 1] * 10, validation=[0, 1] * 4), batch_size=8)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3)
+        parts.append(data)
+    whole = prepared(Given([0, 1] * 10), batch_size=8)
+    for batch, *shares in zip(*(data.train_dataloader() for data in (whole, *parts)), strict=True):
+        assert sorted(row for share in shares for row in share.index.tolist()) == sorted(batch.index.tolist())
+    seen = [[row for batch in data.val_dataloader() for row in batch.index.tolist()] for data in parts]
+    assert seen == [[0, 3, 6], [1, 4, 7], [2, 5]]
+    split = data.splits["validation"]
+    (batch,) = data.val_dataloader()
+    assert torch.equal(batch.images, data.normalize(split.images[batch.index]))

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import datasets
 import pytest
 import pytorch_lightning as pl
@@ -210,3 +212,21 @@ def test_mistakes_are_explained():
         prepared(Given(SINGULAR)).loader("dev")
     with pytest.raises(RuntimeError, match="prepare"):
         TranslationData(Given(SINGULAR)).loader("train")
+
+
+def test_processes_share_training_batches_and_the_validation_split():
+    parts = []
+    for rank in range(2):
+        data = prepared(Given(SINGULAR * 5, validation=SINGULAR + SINGULAR[:1]), max_sentences=3)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        parts.append(data)
+    whole = prepared(Given(SINGULAR * 5), max_sentences=3)
+    for batch, *shares in zip(*(data.train_dataloader() for data in (whole, *parts)), strict=True):
+        assert sorted(row for share in shares for row in share.index.tolist()) == sorted(batch.index.tolist())
+    seen = [[row for batch in data.val_dataloader() for row in batch.index.tolist()] for data in parts]
+    assert [sorted(rows) for rows in seen] == [[0, 2, 4], [1, 3]]
+    texts = parts[1].splits["validation"].source_texts
+    for batch in parts[1].val_dataloader():
+        for source, row in zip(batch.source, batch.index.tolist(), strict=True):
+            assert data.tokenizers.source.decode(source) == texts[row]
+    assert sorted(row for batch in parts[1].loader("test") for row in batch.index.tolist()) == list(range(20))

@@ -1,7 +1,8 @@
 """Batches of like lengths and their collation: vectorised numpy up to the tensors."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +10,10 @@ from torch.utils.data import Sampler
 
 from attnlab.data.ragged import Ragged
 from attnlab.data.tokenizers import BOS, EOS
+from attnlab.errors import UserError
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 # Spread of the noise, in tokens, on the difference of a pair's lengths. More mixes better and pads more.
 _NOISE = 1.0
@@ -32,6 +37,86 @@ def collate(source: Ragged, target: Ragged, rows: Sequence[int]) -> Batch:
         target_out=torch.from_numpy(target.padded(index, after=EOS)),
         index=torch.from_numpy(index),
     )
+
+
+class Part(NamedTuple):
+    """What is one process's of several that share the work: every `world`-th item, from the `rank`-th on."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of(cls, trainer: "pl.Trainer | None") -> "Part":
+        """The part of this process of Lightning's trainer; all of it where there is none."""
+        return cls() if trainer is None else cls(trainer.global_rank, trainer.world_size)
+
+    def take(self, items: Any) -> Any:
+        """Its items of a sequence or an array."""
+        return items[self.rank :: self.world]
+
+    def rows(self, count: int) -> range:
+        """Its row numbers of so many; UserError where they are too few for each process to have one."""
+        if count < self.world > 1:
+            raise UserError(
+                f"A split of {count} examples cannot be shared by {self.world} processes: give it more, or train with "
+                "fewer processes (trainer.devices)."
+            )
+        rows: range = self.take(range(count))
+        return rows
+
+
+ALL = Part()
+"""What is one process's where there is no other."""
+
+
+class SharedBatches(Sampler[list[int]]):
+    """One process's parts of the batches of a sampler, which is the same in every process.
+
+    There are as many as there are batches, so that all processes take the same steps. A batch of fewer rows than there
+    are processes is given whole to each of them: no row weighs more than another then either.
+
+    Args:
+        batches: of row numbers; has a `sampler` that is told the epoch, as Lightning expects of a batch sampler.
+        part: which is this process's.
+    """
+
+    def __init__(self, batches: Any, part: Part) -> None:
+        self.batches = batches
+        self.part = part
+
+    @property
+    def sampler(self) -> Any:
+        return self.batches.sampler
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            yield self.part.take(batch) if len(batch) >= self.part.world else batch
+
+
+class Resumable(Sampler[list[int]]):
+    """The batches of a sampler, of which the next pass leaves out the first `skip`, once.
+
+    Args:
+        batches: of row numbers; has a `sampler` that is told the epoch, as Lightning expects of a batch sampler.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+        self.skip = 0
+
+    @property
+    def sampler(self) -> Any:
+        return self.batches.sampler
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first, self.skip = self.skip, 0
+        yield from islice(self.batches, first, None)
 
 
 class TokenBatchSampler(Sampler[list[int]]):

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,13 +30,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+_CHUNK = 10_000  # rows looked at together: bounds the memory that copies of their text take
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # name, or owner/name
 _HTTP_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")
 
 
 class Corpus(ABC):
-    """Sentence pairs in three splits."""
+    """Sentence pairs in three splits.
+
+    Attributes:
+        notes: what there is to say of a split that has been loaded, in a sentence.
+    """
+
+    notes: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def load(self) -> "dict[str, datasets.Dataset]":
@@ -146,6 +154,7 @@ class HubCorpus(Corpus):
         limit: int | None = None,
         name: str | None = None,
     ) -> None:
+        self.notes: dict[str, str] = {}
         self.path = str(path)
         self.columns = {"source": source, "target": target} | ({"tags": tags} if tags else {})
         if len(set(self.columns.values())) < len(self.columns):
@@ -241,13 +250,18 @@ class HubCorpus(Corpus):
         for column in self.columns.values():
             _check_strings(rows, column, where)
         rows = rows.select_columns(list(self.columns.values()))
-        table = rows.with_format("arrow")[:]
-        sides = [table.column(self.columns[side]) for side in ("source", "target")]
-        blank = pc.or_(*(pc.equal(pc.utf8_trim_whitespace(side), "") for side in sides)).to_numpy()
+        sides = [self.columns[side] for side in ("source", "target")]
+        blank = np.concatenate(
+            [
+                pc.or_(*(pc.equal(pc.utf8_trim_whitespace(part.column(side)), "") for side in sides)).to_numpy()
+                for part in rows.with_format("arrow").iter(_CHUNK)
+            ]
+        )
         if blank.all():
             raise UserError(f"In {where} every row has a blank side ({listed(self.columns.values())}).")
         if blank.any():
-            logger.warning("%d of %d rows in %s have a blank side: left out", blank.sum(), len(rows), where)
+            self.notes[split] = f"{blank.sum()} of {len(rows)} rows in {where} have a blank side: left out"
+            logger.warning(self.notes[split])
             rows = rows.select(np.flatnonzero(~blank))
         return rows.rename_columns({theirs: ours for ours, theirs in self.columns.items()})
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from attnlab.data.augment import Augmentation
+from attnlab.data.batching import ALL, Part, Resumable, SharedBatches
 from attnlab.data.clutter import ClutteredDigits
 from attnlab.data.hub_images import HubImages
 from attnlab.data.image_corpora import Digits, ImageCorpus, ImageSplit, at_least_one, load_images
@@ -68,7 +69,7 @@ class ImageData(pl.LightningDataModule):
 
     After `prepare()`: `splits` (train, validation, test), `classes` (their names), `channels` (1 if every image is
     grey, else 3), `height`, `width`, and the training split's `mean` and `std`, float32 [C] of pixels in [0, 1].
-    For one process: there is no distributed sampler.
+    Of several processes each is given its part of every training batch and of the validation split.
     """
 
     def __init__(
@@ -144,25 +145,28 @@ class ImageData(pl.LightningDataModule):
         self.prepare()
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:
-        return self.loader("train", shuffle=True)
+        return self.loader("train", shuffle=True, part=Part.of(self.trainer))
 
     def val_dataloader(self) -> DataLoader[ImageBatch]:
-        return self.loader("validation")
+        return self.loader("validation", part=Part.of(self.trainer))
 
     def test_dataloader(self) -> DataLoader[ImageBatch]:
         return self.loader("test")
 
-    def loader(self, split: str, *, shuffle: bool = False) -> DataLoader[ImageBatch]:
+    def loader(self, split: str, *, shuffle: bool = False, part: Part = ALL) -> DataLoader[ImageBatch]:
         """Batches of one split: in its order and as they are, or with `shuffle` drawn anew for each epoch (Lightning
-        calls `set_epoch`), augmented and mixed."""
+        calls `set_epoch`), augmented and mixed.
+
+        Of several processes each has a part of every batch with `shuffle`, else of the split.
+        """
         data = self._split(split)
-        rows = range(len(data))  # row numbers: whole batches are gathered at once
-        sampler = EpochSampler(len(data), self.seed) if shuffle else SequentialSampler(rows)
-        size = self.batch_size if shuffle else self.eval_batch_size
+        rows = (ALL if shuffle else part).rows(len(data))  # row numbers: whole batches are gathered at once
+        sampler = EpochSampler(len(rows), self.seed) if shuffle else SequentialSampler(rows)
+        batches = BatchSampler(sampler, self.batch_size if shuffle else self.eval_batch_size, drop_last=False)
         gather = partial(self._augmented if shuffle else self._plain, data)
         return DataLoader(
             rows,
-            batch_sampler=BatchSampler(sampler, size, drop_last=False),
+            batch_sampler=SharedBatches(batches, part) if shuffle and part.world > 1 else Resumable(batches),
             collate_fn=gather,
             generator=torch.Generator(),  # of its own, so that an epoch draws the same whenever its loader is opened
         )

@@ -7,6 +7,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnlab.data.corpora import Corpus, cache_folder, from_spec
-from attnlab.data.ragged import Ragged
+from attnlab.data.ragged import Ragged, RaggedWriter
 from attnlab.data.tokenizers import TextTokenizer, TokenizerPair, tag_symbols
-from attnlab.files import replacing
+from attnlab.errors import UserError
+from attnlab.files import replacing, write_json
 
 if TYPE_CHECKING:
     import datasets
+
+logger = logging.getLogger(__name__)
 
 TOKENIZER_OPTIONS = {"kind": "word", "vocabulary": None, "min_frequency": 1, "lowercase": False, "joint": False}
 _CHUNK = 10_000  # rows tokenized at a time: bounds the memory that lists of Python ints take
@@ -78,6 +82,8 @@ class EncodedSplit:
     def no_longer_than(self, length: int) -> "EncodedSplit":
         """The pairs with at most `length` tokens on either side."""
         kept = np.flatnonzero((self.source.lengths <= length) & (self.target.lengths <= length))
+        if len(kept) == len(self):
+            return self
         return EncodedSplit(lambda: self.rows.select(kept), self.source.take(kept), self.target.take(kept))
 
 
@@ -86,8 +92,10 @@ def encode_corpus(
 ) -> tuple[TokenizerPair, dict[str, EncodedSplit]]:
     """The tokenizers of a corpus and its encoded splits, from the cache where it has them.
 
+    What is cached is mapped into memory, and written part by part: however long the corpus, little of it is in memory.
+
     Args:
-        corpus: what to encode; one without an identity is not cached.
+        corpus: what to encode; one without an identity is not cached, and its ids are in memory.
         options: how to train the tokenizers on the training split; see `TextTokenizer.train`, and `joint`.
         tokenizers: tokenizers to use instead.
     """
@@ -103,20 +111,28 @@ def encode_corpus(
         if folder.is_dir():
             with contextlib.suppress(Exception):  # a damaged copy is made anew
                 return _read(folder, corpus)
-        pair, splits = _encode_now(corpus, options, tokenizers)
-        with contextlib.suppress(OSError):  # a cache that cannot be written is done without
-            _write(folder, pair, splits)
-    return pair, splits
+        rows, pair = _load_now(corpus, options, tokenizers)
+        with contextlib.suppress(OSError, UserError):  # a cache that cannot be written is done without
+            _write(folder, pair, rows, corpus.notes)
+            return _read(folder, corpus, rows)
+        return pair, {name: encode(split, pair) for name, split in rows.items()}
 
 
 def encode(rows: "datasets.Dataset", tokenizers: TokenizerPair) -> EncodedSplit:
-    """One split, encoded."""
-    sources, targets = [], []
+    """One split, encoded, in memory."""
+    parts = list(_encoded(rows, tokenizers))
+    source, target = (Ragged.concatenate([part[side] for part in parts]) for side in range(2))
+    return EncodedSplit(lambda: rows, source, target)
+
+
+def _encoded(rows: "datasets.Dataset", tokenizers: TokenizerPair) -> Iterator[tuple[Ragged, Ragged]]:
+    """The ids of sources and targets, part by part."""
     columns = [name for name in (*_SIDES, "tags") if name in rows.column_names]
     for chunk in rows.select_columns(columns).iter(_CHUNK):
-        sources.append(Ragged.from_lists(tokenizers.encode_sources(chunk["source"], chunk.get("tags"))))
-        targets.append(Ragged.from_lists(tokenizers.target.encode(chunk["target"])))
-    return EncodedSplit(lambda: rows, Ragged.concatenate(sources), Ragged.concatenate(targets))
+        yield (
+            Ragged.from_lists(tokenizers.encode_sources(chunk["source"], chunk.get("tags"))),
+            Ragged.from_lists(tokenizers.target.encode(chunk["target"])),
+        )
 
 
 def prefetch(spec: Mapping[str, Any]) -> None:
@@ -132,13 +148,21 @@ def prefetch(spec: Mapping[str, Any]) -> None:
 def _encode_now(
     corpus: Corpus, options: Mapping[str, Any], tokenizers: TokenizerPair | None
 ) -> tuple[TokenizerPair, dict[str, EncodedSplit]]:
-    rows = corpus.load()
-    pair = _train_tokenizers(rows["train"], **options) if tokenizers is None else tokenizers
+    rows, pair = _load_now(corpus, options, tokenizers)
     return pair, {name: encode(split, pair) for name, split in rows.items()}
 
 
+def _load_now(
+    corpus: Corpus, options: Mapping[str, Any], tokenizers: TokenizerPair | None
+) -> "tuple[dict[str, datasets.Dataset], TokenizerPair]":
+    """The rows of a corpus, and the tokenizers for them."""
+    rows = corpus.load()
+    return rows, _train_tokenizers(rows["train"], **options) if tokenizers is None else tokenizers
+
+
 def _train_tokenizers(rows: "datasets.Dataset", *, joint: bool, **options: Any) -> TokenizerPair:
-    symbols = sorted({symbol for tags in _column(rows, "tags") or () for symbol in tag_symbols(tags)})
+    tagged = set(_texts(rows, "tags")) if "tags" in rows.column_names else ()
+    symbols = sorted({symbol for tags in tagged for symbol in tag_symbols(tags)})
     if joint:
         both = TextTokenizer.train(_texts(rows, *_SIDES), symbols=symbols, **options)
         return TokenizerPair(both, both)
@@ -161,28 +185,35 @@ def _column(rows: "datasets.Dataset", name: str) -> Any:
     return rows.select_columns([name]).with_format("arrow")[:].column(name).to_pylist()
 
 
-def _write(folder: Path, pair: TokenizerPair, splits: Mapping[str, EncodedSplit]) -> None:
+def _write(
+    folder: Path, pair: TokenizerPair, splits: "Mapping[str, datasets.Dataset]", notes: Mapping[str, str]
+) -> None:
+    """Encodes splits into a folder, with what their corpus had to say of them."""
     with replacing(folder) as whole:
         pair.save(whole / "tokenizer.json")
-        for name, split in splits.items():
-            for side in _SIDES:
-                ids: Ragged = getattr(split, side)
-                np.save(whole / f"{name}.{side}.values.npy", ids.values)
-                np.save(whole / f"{name}.{side}.offsets.npy", ids.offsets)
+        write_json(whole / "notes.json", notes)
+        for name, rows in splits.items():
+            writers = [RaggedWriter(whole / f"{name}.{side}") for side in _SIDES]
+            with writers[0], writers[1]:
+                for parts in _encoded(rows, pair):
+                    for writer, part in zip(writers, parts, strict=True):
+                        writer.append(part)
 
 
-def _read(folder: Path, corpus: Corpus) -> tuple[TokenizerPair, dict[str, EncodedSplit]]:
-    """What `_write` left; the ids stay on disk, mapped into memory."""
-    load = cache(corpus.load)
-    names = sorted(path.name.split(".")[0] for path in folder.glob("*.source.values.npy"))
+def _read(
+    folder: Path, corpus: Corpus, rows: "Mapping[str, datasets.Dataset] | None" = None
+) -> tuple[TokenizerPair, dict[str, EncodedSplit]]:
+    """What `_write` left: the ids stay on disk, and the text is not read until it is asked for, unless `rows` are."""
     splits = {}
-    for name in names:
-        source, target = (
-            Ragged(*(np.load(folder / f"{name}.{side}.{part}.npy", mmap_mode="r") for part in ("values", "offsets")))
-            for side in _SIDES
-        )
-        splits[name] = EncodedSplit(partial(lambda name: load()[name], name), source, target)
-    return TokenizerPair.load(folder / "tokenizer.json"), splits
+    for name in sorted(path.name.split(".")[0] for path in folder.glob("*.source.values.npy")):
+        source, target = (Ragged.open(folder / f"{name}.{side}") for side in _SIDES)
+        load = partial(corpus.load_split if rows is None else rows.__getitem__, name)
+        splits[name] = EncodedSplit(load, source, target)
+    pair = TokenizerPair.load(folder / "tokenizer.json")
+    notes: dict[str, str] = json.loads((folder / "notes.json").read_text())
+    if rows is None and "train" in notes:  # of a split whose text is read, the corpus says it again
+        logger.warning(notes["train"])
+    return pair, splits
 
 
 @contextlib.contextmanager

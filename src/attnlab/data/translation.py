@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from attnlab.data.batching import Batch, TokenBatchSampler, collate
+from attnlab.data.batching import ALL, Batch, Part, Resumable, SharedBatches, TokenBatchSampler, collate
 from attnlab.data.corpora import SPLITS, Corpus, HubCorpus, Phrasebook
 from attnlab.data.prepare import TOKENIZER_OPTIONS, EncodedSplit, encode, encode_corpus
 from attnlab.data.tokenizers import UNK, TokenizerPair
@@ -30,7 +30,7 @@ class TranslationData(pl.LightningDataModule):
     `max_length`       training pairs with more tokens on either side are left out; other splits stay whole
 
     After `prepare()`: `tokenizers`, `splits` (train, validation, test), `dropped` (training pairs left out).
-    For one process: there is no distributed sampler.
+    Of several processes each is given its part of every training batch and of the validation split.
     """
 
     def __init__(
@@ -94,28 +94,32 @@ class TranslationData(pl.LightningDataModule):
         self.prepare()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("train", shuffle=True)
+        return self.loader("train", shuffle=True, part=Part.of(self.trainer))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("validation")
+        return self.loader("validation", part=Part.of(self.trainer))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.loader("test")
 
-    def loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Batch]:
-        """Batches of one split; with `shuffle`, drawn anew for each epoch (Lightning calls `set_epoch`)."""
+    def loader(self, split: str, *, shuffle: bool = False, part: Part = ALL) -> DataLoader[Batch]:
+        """Batches of one split; with `shuffle`, drawn anew for each epoch (Lightning calls `set_epoch`).
+
+        Of several processes each has a part of every batch with `shuffle`, else of the split.
+        """
         data = self._split(split)
+        own = ALL if shuffle else part
         sampler = TokenBatchSampler(
-            data.source.lengths + 1,  # EOS
-            data.target.lengths + 1,  # BOS or EOS
+            own.take(data.source.lengths) + 1,  # EOS
+            own.take(data.target.lengths) + 1,  # BOS or EOS
             max_tokens=self.max_tokens if shuffle else self.eval_max_tokens,
             max_sentences=self.max_sentences,
             shuffle=shuffle,
             seed=self.seed,
         )
         return DataLoader(
-            range(len(data)),  # row numbers: collate gathers whole batches itself
-            batch_sampler=sampler,
+            own.rows(len(data)),  # row numbers: collate gathers whole batches itself
+            batch_sampler=SharedBatches(sampler, part) if shuffle and part.world > 1 else Resumable(sampler),
             collate_fn=partial(collate, data.source, data.target),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

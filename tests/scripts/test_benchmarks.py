@@ -1,0 +1,235 @@
+"""The sections of scripts/benchmark.py that measure decoding, the input pipeline, start-up and growth."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ONCE = ("--repeats", 1, "--retries", 0, "--warmup", 0)
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a section; whatever happens, a person sees no traceback."""
+    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *map(str, arguments)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={"OMP_NUM_THREADS": "1", **os.environ}
+    )
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return ended
+
+
+def measured(tmp_path: Path, *arguments: object) -> tuple[dict, list[dict]]:
+    """The settings and the rows of a section."""
+    ended = call(*arguments, "--json", tmp_path / "measured.json")
+    assert ended.returncode == 0, ended.stderr
+    written = json.loads((tmp_path / "measured.json").read_text())
+    assert {"cpu", "cores", "threads"} <= written["machine"].keys()
+    assert {"python", "torch"} <= written["versions"].keys()
+    return written["settings"], written["rows"]
+
+
+@pytest.fixture
+def section(monkeypatch: pytest.MonkeyPatch):
+    """Imports a module of the sections."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+@pytest.fixture
+def machine(section) -> ModuleType:
+    return section("_machine")
+
+
+def test_decode_makes_as_many_steps_as_the_references_have_tokens(tmp_path: Path) -> None:
+    settings, rows = measured(
+        tmp_path, "decode", "--pairs", 60, "--test", 7, "--models", "rnn-feeding", "transformer", "--beams", 1, 3,
+        "--precision", "fp32", "--batch", 4, *ONCE,
+    )  # fmt: skip
+    assert settings["sentences"] == 7
+    assert settings["elsewhere"]["OpenNMT-py"] == {"1": 500, "5": 135}
+    assert [(row["model"], row["beam"]) for row in rows] == [
+        (model, beam) for model in ("rnn-feeding", "transformer") for beam in (1, 3)
+    ]
+    for row in rows:
+        assert row["tokens"] == settings["reference_tokens"] > 2 * 7
+        assert 0 < row["sentences_per_second_min"] <= row["sentences_per_second"] <= row["sentences_per_second_max"]
+        assert row["tokens_per_second"] > row["sentences_per_second"]
+        assert row["ratio"] is None
+        assert isinstance(row["void"], bool)
+
+
+def test_forced_hypotheses_end_where_they_are_told_to(section) -> None:
+    import torch
+
+    from attnlab.data.batching import Batch
+    from attnlab.data.tokenizers import EOS
+
+    class Constant:
+        """A model without a state that would rather end, or say 5, than anything else."""
+
+        def start(self, source):
+            return self
+
+        def select(self, rows):
+            return self
+
+        def step(self, tokens, state):
+            logits = torch.arange(9.0).where(torch.arange(9) != EOS, torch.tensor(20.0)).expand(len(tokens), -1)
+            return logits.log_softmax(-1), torch.ones(len(tokens), 4), self
+
+    target = torch.tensor([[4, EOS, 0, 0, 0], [EOS, 0, 0, 0, 0], [4, 4, 4, 4, EOS]])
+    batch = Batch(torch.full((3, 4), 4), target, target, torch.arange(3))
+    search = section("decode")._forced(Constant())
+    for beam in (1, 2, 4):
+        found = search(batch, beam)
+        assert [len(hypothesis.weights) for hypothesis in found] == [2, 1, 5]
+        assert [hypothesis.tokens for hypothesis in found] == [[8], [], [8, 8, 8, 8]]
+
+
+def test_decode_with_a_trained_run(trained_run: Path, tmp_path: Path) -> None:
+    settings, (row,) = measured(tmp_path, "decode", "--run", trained_run, "--beams", 2, "--precision", "bf16", *ONCE)
+    assert (row["model"], row["beam"], row["precision"]) == (trained_run.name, 2, "bf16")
+    assert settings["sentences"] == 12
+    assert settings["models"] is None
+    assert row["tokens"] >= 12
+
+
+def test_data(tmp_path: Path) -> None:
+    _, rows = measured(
+        tmp_path, "data", "--pairs", 60, "--sentences", 150, "--batch", 8, "--steps", 1, "--precision", "fp32", *ONCE
+    )
+    loading, empty, filled, growing = rows
+    assert [row["part"] for row in rows] == ["loading", "preparing", "preparing", "growing"]
+    assert (loading["pairs"], empty["cache"], filled["cache"], growing["sentences"]) == (60, "empty", "filled", 150)
+    assert loading["ratio"] == pytest.approx(loading["tokens_per_second"] / loading["step_tokens_per_second"])
+    for row in (empty, filled, growing):
+        assert row["seconds"] > 0
+    for name in ("training", "preparing"):
+        assert growing[f"{name}_bytes"] > growing[f"{name}_own_bytes"] > 2**20
+
+
+def test_a_grown_corpus_has_the_words_of_the_phrasebook(section, tmp_path: Path) -> None:
+    from attnlab.data.corpora import HubCorpus, Phrasebook
+
+    for name in "ab":
+        section("data").write_corpus(tmp_path / name, 90, 30)
+    first, second = (HubCorpus(str(tmp_path / name), "source", "target").load() for name in "ab")
+    assert len(first["train"]) == 90
+    assert first["train"][:] == second["train"][:]
+    assert first["test"][:] == second["test"][:]
+
+    def words(row):
+        return tuple(" ".join(sorted(row[side].split())) for side in ("source", "target"))
+
+    known = {words(row) for row in Phrasebook(train=30, validation=1, test=1).load()["train"]}
+    assert {words(row) for row in first["train"]} <= known
+    assert len(set(first["train"]["source"])) > 30
+
+
+def test_the_memory_of_a_process_and_of_those_that_it_starts_is_seen(section) -> None:
+    hold = "held = bytearray({} * 2**20); import time; time.sleep(1)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold.format(40)!r}])"
+    with subprocess.Popen([sys.executable, "-c", child]) as process, section("data").watching(process.pid) as found:
+        process.wait()
+    parent, *children = found
+    assert parent.process == process.pid
+    assert 0 < parent.own < 40 * 2**20 <= max(peak.own for peak in children) <= max(peak.resident for peak in children)
+
+
+def test_startup(tmp_path: Path) -> None:
+    small = ("data.train=60", "data.validation=4", "data.test=4", "model.decoder_size=16")
+    _, (help_, first) = measured(
+        tmp_path, "startup", "--parts", "help", "empty", "--overrides", *small, "--repeats", 1, "--retries", 0
+    )
+    assert help_["seconds"] > 0
+    assert help_["composed_seconds"] is None
+    assert 0 < first["composed_seconds"] < first["data_seconds"]
+    assert first["seconds"] > 0
+    assert "empty cache" in first["what"]
+
+
+def test_startup_says_why_a_run_did_not_finish() -> None:
+    ended = call("startup", "--parts", "filled", "--overrides", "data.trian=3")
+    assert ended.returncode == 1
+    assert "train.py did not finish" in ended.stderr
+    assert "data.trian" in ended.stderr
+
+
+def test_import_times_are_added_up_by_package(section) -> None:
+    said = """some other line
+import time: self [us] | cumulative | imported package
+import time:       200 |        200 |   torch._C
+import time:      1000 |       1300 | torch
+import time:       100 |        100 |   json.decoder
+attnlab: a line of the program
+import time:     50000 |      51000 |     attnlab.cli
+"""
+    found = section("startup").import_seconds(said)
+    assert found == pytest.approx(Counter({"torch": 0.0012, "the standard library": 0.0001, "attnlab": 0.05}))
+
+
+def test_growth(tmp_path: Path) -> None:
+    _, rows = measured(
+        tmp_path, "growth", "--variants", "bahdanau", "exact", "variational", "--lengths", 16, 32, "--vocabularies",
+        50, 100, "--widths", 8, "--queries", 2, "--key-width", 8, *ONCE,
+    )  # fmt: skip
+    assert [(row["axis"], row["variant"], row["size"]) for row in rows] == [
+        (axis, variant, size)
+        for axis, sizes in {"source": (16, 32), "vocabulary": (50, 100), "width": (8,)}.items()
+        for variant in ("bahdanau", "exact", "variational")
+        for size in sizes
+    ]
+    for row in rows:
+        assert row["seconds"] > 0
+        assert row["mathematics"] == {"source": 1, "vocabulary": 1, "width": 2}[row["axis"]]
+        assert (row["seconds_exponent"] is None) == (row["axis"] == "width")
+        assert isinstance(row["exceeds"], bool)
+    refused = call("growth", "--variants", "soft")
+    assert refused.returncode == 1
+    assert "no variant soft; choose among bahdanau" in refused.stderr
+
+
+def test_every_option_of_attention_is_a_variant(section) -> None:
+    found = section("growth").variants()
+    assert {"bahdanau", "hard", "exact", "none", "variational"} <= set(found)
+    assert "score" not in found
+
+
+def test_exponents_are_fitted_to_the_upper_sizes(section) -> None:
+    exponent = section("growth").exponent
+    sizes = [2**power for power in range(8)]
+    assert exponent(sizes, [3 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+    assert exponent(sizes, [size if size < 16 else size**2 for size in sizes]) == pytest.approx(2)
+    assert exponent([1, 2, 4], [5, None, 5]) == pytest.approx(0)
+    assert exponent([64], [1.0]) is None
+    assert exponent([1, 2], [None, 3]) is None
+
+
+def test_void_turns_are_taken_again_and_do_not_count(machine: ModuleType) -> None:
+    def watch(*shares):
+        left = iter(shares)
+        return lambda: type("Watch", (), {"share": staticmethod(lambda: next(left))})
+
+    seconds = iter(range(1, 9))
+    found = machine.turns(lambda: float(next(seconds)), 2, 3, 1, watch(0.5, 0.01, None, 0.0))
+    assert found == ([3.0, 4.0], 0.01, False)
+    assert found.spread("s") == {
+        "s": 3.5, "s_min": 3.0, "s_max": 4.0, "repeats": 2, "cpu_pressure": 0.01, "void": False,
+    }  # fmt: skip
+    found = machine.turns(lambda: float(next(seconds)), 1, 1, 0, watch(0.5, 0.4))
+    assert found == ([5.0, 6.0], 0.5, True)
+    assert machine.waited({"cpu_pressure": 0.5, "void": True}) == "50.0% void"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="Linux counts what a process holds")
+def test_extra_bytes_are_those_of_the_step(machine: ModuleType) -> None:
+    kept = bytearray(64 * 2**20)  # what is there already does not count
+    found = machine.extra_bytes(lambda: len(bytearray(32 * 2**20)))
+    assert 31 * 2**20 < found < 40 * 2**20 < len(kept)
