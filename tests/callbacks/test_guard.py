@@ -1,11 +1,12 @@
 """What stops a run."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate
+from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate, StopAtOnce
 from attnlab.errors import UserError
 
 
@@ -26,3 +27,13 @@ def test_a_learning_rate_that_has_fallen_far_enough_stops_the_run() -> None:
         trainer = SimpleNamespace(optimizers=[optimizer], should_stop=False, global_step=step)
         StopAtLearningRate(1e-5).on_validation_end(trainer, None)
         assert trainer.should_stop == stops
+
+
+def test_sigterm_ends_the_training_as_ctrl_c_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        StopAtOnce().on_train_start(None, None)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -24,21 +24,27 @@ class Curves(pl.Callback):
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self._before = 0.0
+        self._start: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, those before a resume included."""
+        return self._before + (0.0 if self._start is None else time.perf_counter() - self._start)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.perf_counter()
-        self._before = self.rows[-1]["seconds"] if self.rows else 0.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or not hasattr(self, "_start"):
+        if trainer.sanity_checking or self._start is None:
             return
-        seconds = self._before + time.perf_counter() - self._start
         values = {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
-        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 2)} | values)
-        write_jsonl(self.path, self.rows)
+        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": round(self.seconds, 2)} | values)
+        if trainer.is_global_zero:
+            write_jsonl(self.path, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": json.dumps(self.rows)}
+        return {"rows": json.dumps(self.rows), "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = json.loads(state_dict["rows"])
+        self._before = state_dict["seconds"]

@@ -9,7 +9,7 @@ class EpochSeeds(pl.Callback):
     """Seeds all random numbers of an epoch from the run's seed and the epoch's number.
 
     The order of the data depends on their own seed and the epoch; so a run that is resumed at an epoch draws what it
-    would have drawn uninterrupted.
+    would have drawn uninterrupted. Each of several processes draws its own.
 
     Args:
         seed: of the run.

@@ -1,5 +1,7 @@
-"""When a run stops: at a loss that is no longer a number, or at a learning rate that no longer moves anything."""
+"""When a run stops: at a loss that is no longer a number, at a learning rate that no longer moves anything, or when it
+is told to."""
 
+import signal
 from typing import Any
 
 import pytorch_lightning as pl
@@ -35,3 +37,14 @@ class StopAtLearningRate(pl.Callback):
             group["lr"] <= self.least * (1 + 1e-9) for group in trainer.optimizers[0].param_groups
         ):
             trainer.should_stop = True
+
+
+class StopAtOnce(pl.Callback):
+    """Has SIGTERM end the training as Ctrl-C does, where several processes train together.
+
+    Lightning's own handler has the processes agree on it by a broadcast from wherever each of them is, which may be in
+    the middle of another exchange; then they wait for each other for ever.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

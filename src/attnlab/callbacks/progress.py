@@ -16,6 +16,8 @@ from attnlab.tasks.base import Task
 class TrainingProgress(ProgressBar):
     """A bar over the whole run with loss, tokens or images per second and time left; and the run's throughput.
 
+    Of several processes the first one shows it; what is counted is that of all.
+
     Attributes:
         count: of the task's units (target tokens, images) trained on so far.
         seconds: time spent in training steps so far, validation left out.
@@ -81,7 +83,7 @@ class TrainingProgress(ProgressBar):
             self.first_step = time.time() - self.begun
         if trainer.global_step > self._done_before + 1:
             # the first step warms caches and allocators up, and is left out of the rate
-            self.count += pl_module.count(batch)
+            self.count += outputs["count"]
             self.seconds += now - self._mark
         self._loss = float(trainer.callback_metrics.get("train/nll", float("nan")))
         if self._bar is not None:

@@ -75,6 +75,11 @@ class RunRecord:
         return self.before == "finished"
 
     @property
+    def state(self) -> str | None:
+        """The state of the run by now, which another of its processes may have marked; None if it has not begun."""
+        return self._read_status().get("state")
+
+    @property
     def last_checkpoint(self) -> Path | None:
         """The checkpoint to resume from, if there is one."""
         path = self.directory / "checkpoints" / "last.ckpt"
@@ -102,7 +107,7 @@ class RunRecord:
 
     def end(self, state: str, error: BaseException | None = None) -> None:
         """Marks how the run ended: finished, failed or interrupted, with the reason."""
-        self.status |= {"state": state, "ended": _now()}
+        self.status = (self.status or self._read_status()) | {"state": state, "ended": _now()}
         if error is not None:
             self.status["error"] = str(error)
             if not isinstance(error, UserError):

@@ -1,7 +1,8 @@
 """One run, from a resolved config to its record.
 
 What is slow starts side by side: a process that prepares the corpus, a thread that opens the W&B run, and the import of
-torch and Lightning (`training`).
+torch and Lightning (`training`). A run of several processes (`distributed`) runs this in each of them: the first one
+writes its files and speaks of it, any of them records its failure.
 """
 
 import os
@@ -13,11 +14,19 @@ from typing import Any
 from rich.console import Console
 
 from attnlab.data.prepare import prefetch
+from attnlab.experiment.distributed import (
+    INTERRUPTED,
+    Ranks,
+    find_ranks,
+    interruptible,
+    start,
+    uninterruptible,
+)
 from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
 
-INTERRUPTED = 130
-"""Exit code of a run that was stopped by Ctrl-C."""
+_GIVES_WAY = 1.0
+"""Seconds for which another process leaves it to the first one to say how their run has ended."""
 
 
 def process_start() -> float:
@@ -44,9 +53,10 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -
     Raises:
         UserError: for what the user can mend; status.json then says `failed`, with the reason.
     """
+    ranks = find_ranks(config["trainer"])
     directory = Path(config["run_dir"])
     record = RunRecord(directory, config)
-    console = Console()
+    console = Console(quiet=not ranks.first)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths may hold brackets
     if record.finished:
         say(f"This run has finished before; its results are in {directory}.")
@@ -54,23 +64,45 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -
 
         console.print(metrics_table(record.read_metrics()))
         return 0
-    record.begin(overrides, choices)
-    if record.last_checkpoint is None:
-        prefetch(config["data"])
-    with Tracker(record, config) as tracker:
+    if ranks.rank is None:
+        return start(run, (config, overrides, choices), ranks.world, record)
+    if ranks.world > 1:
+        interruptible()
+    if ranks.first:
+        record.begin(overrides, choices)
+        if record.last_checkpoint is None:
+            prefetch(config["data"])
+    with Tracker(record, config, silent=not ranks.first) as tracker:
         try:
             from attnlab.experiment.training import train_and_test
 
-            train_and_test(config, record, tracker, console, process_start())
+            train_and_test(config, record, tracker, console, ranks, process_start())
         except KeyboardInterrupt as stop:
-            record.end("interrupted", stop)
             tracker.exit_code = INTERRUPTED
+            if not _end(record, ranks, "interrupted", stop):
+                return 1
             say(f"Interrupted. The same command with run_dir={directory} goes on from the last checkpoint.")
             return INTERRUPTED
         except BaseException as error:
-            record.end("failed", error)
             tracker.exit_code = 1
+            if not _end(record, ranks, "failed", error):
+                return 1
             raise
-    record.end("finished")
+    if ranks.first:
+        _end(record, ranks, "finished")
     say(f"Results, predictions and attention maps are in {directory}.")
     return 0
+
+
+def _end(record: RunRecord, ranks: Ranks, state: str, error: BaseException | None = None) -> bool:
+    """Marks how a run ended, and returns True, unless another of its processes has said how."""
+    if ranks.world == 1:
+        record.end(state, error)
+        return True
+    uninterruptible()
+    patience = time.monotonic() + (0 if ranks.first else _GIVES_WAY)
+    while (before := record.state) == "running" and time.monotonic() < patience:
+        time.sleep(0.05)
+    if before == "running" and (ranks.first or state == "failed"):
+        record.end(state, error)
+    return before in ("running", record.before)

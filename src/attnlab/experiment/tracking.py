@@ -17,13 +17,14 @@ class Tracker:
     Args:
         record: the run's record.
         config: its config, logged with the run.
+        silent: whether another process of the run tracks it.
     """
 
-    def __init__(self, record: RunRecord, config: dict[str, Any]) -> None:
+    def __init__(self, record: RunRecord, config: dict[str, Any], silent: bool = False) -> None:
         options = config["wandb"]
         self.exit_code = 0
         self._opening: Future[Any] | None = None
-        if options["mode"] == "disabled":
+        if silent or options["mode"] == "disabled":
             return
         import wandb
 
@@ -40,10 +41,10 @@ class Tracker:
         with_thread.shutdown(wait=False)
 
     @property
-    def loggers(self) -> Any:
-        """What Lightning logs to; False for nothing."""
+    def loggers(self) -> list[Any]:
+        """What Lightning logs to."""
         if self._opening is None:
-            return False
+            return []
         from pytorch_lightning.loggers import WandbLogger
 
         return [WandbLogger(experiment=self._opening.result())]

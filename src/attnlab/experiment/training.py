@@ -14,15 +14,19 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
+from torch import nn
 
+from attnlab.attention import LastPosition
 from attnlab.callbacks.curves import Curves
 from attnlab.callbacks.diagnostics import EstimatorDiagnostics
 from attnlab.callbacks.epochs import EpochSeeds, StepOnPlateau
-from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate
+from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate, StopAtOnce
 from attnlab.callbacks.progress import TrainingProgress
+from attnlab.callbacks.stop import StopInOrder
 from attnlab.errors import UserError
 from attnlab.experiment.build import build, load_weights
-from attnlab.experiment.domains import DOMAINS
+from attnlab.experiment.distributed import Ranks, environment
+from attnlab.experiment.domains import DOMAINS, Domain
 from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
 from attnlab.experiment.view import metrics_table
@@ -31,46 +35,54 @@ from attnlab.tasks.base import Task
 from attnlab.tasks.scoring import named_metrics
 
 
-def train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, console: Console, begun: float) -> None:
-    """Trains and tests the run of a record.
+def train_and_test(
+    config: dict[str, Any], record: RunRecord, tracker: Tracker, console: Console, ranks: Ranks, begun: float
+) -> None:
+    """Trains and tests the run of a record; of several processes that train, the first one tests.
 
     Args:
         config: the resolved config.
         record: the run's record, begun.
         tracker: its W&B run.
         console: where to speak.
+        ranks: the processes of the run.
         begun: when the process began, in seconds since the epoch.
     """
     quiet()
-    directory = record.directory
     if config["search"]["draws"] < 1:
         raise UserError(f"search.draws={config['search']['draws']} must be 1 or more.")
     domain = DOMAINS[config["task"]["name"]]
     domain.check(config)
     with torch.device("meta"):  # what cannot work is refused before any data is read
-        build(domain.spec(config, None))
+        model = build(domain.spec(config, None))
+    progress = TrainingProgress(begun)
+    curves = Curves(record.directory / "curves.jsonl")
+    callbacks = [
+        progress,
+        curves,
+        EpochSeeds(config["seed"]),
+        FiniteLoss(),
+        EstimatorDiagnostics(console),
+        StopInOrder(record.directory / "checkpoints" / "last.ckpt", console),
+    ]
+    trainer, checkpoint = make_trainer(config, record.directory, ranks, model, callbacks)
+    if ranks.world > 1:
+        _join(trainer, record)
+    directory = record.directory
     pl.seed_everything(config["seed"], verbose=False)
     data = build(config["data"])
-    resume = record.last_checkpoint
-    if resume is not None:
-        domain.restore(data, directory)
-    data.prepare()
-    domain.save(data, directory)
+    resume = trainer.strategy.broadcast(record.last_checkpoint)
+    _prepare(data, domain, directory, resume is not None, trainer)
     task = make_task(config, data)
     parameters = task.model.parameter_count()
     console.print(f"{domain.describe(data)}; {parameters:,} parameters.", highlight=False)
-    progress = TrainingProgress(begun)
-    curves = Curves(directory / "curves.jsonl")
-    trainer, checkpoint = make_trainer(
-        config,
-        directory,
-        tracker,
-        [progress, curves, EpochSeeds(config["seed"]), FiniteLoss(), EstimatorDiagnostics(console)],
-    )
+    trainer.loggers = tracker.loggers  # only now, since the tracker may take its time to open
     if resume is not None:
         console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
     with _interruptible(trainer):
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    if not ranks.first:
+        return
 
     best = Path(checkpoint.best_model_path)
     if best.is_file():
@@ -96,6 +108,29 @@ def train_and_test(config: dict[str, Any], record: RunRecord, tracker: Tracker, 
     console.print(metrics_table(metrics))
 
 
+def _join(trainer: pl.Trainer, record: RunRecord) -> None:
+    """Connects the processes of a run, and has all of them speak of the first one's directory: of theirs, a name with
+    the time in it may differ."""
+    trainer.strategy.setup_environment()
+    directory = trainer.strategy.broadcast(record.directory.resolve())
+    if not trainer.is_global_zero:
+        record.directory = directory
+
+
+def _prepare(data: Any, domain: Domain, directory: Path, resumed: bool, trainer: pl.Trainer) -> None:
+    """Reads the data, and keeps with the run what its model needs of them. Of several processes the first one does, and
+    the others, which wait for it, take over what it has learned of them."""
+    first = trainer.is_global_zero
+    if not first:
+        trainer.strategy.barrier()
+    if resumed or not first:
+        domain.restore(data, directory)
+    data.prepare()
+    if first:
+        domain.save(data, directory)
+        trainer.strategy.barrier()
+
+
 def make_task(config: dict[str, Any], data: Any) -> Task:
     """The task that a config describes, for data that are prepared."""
     domain = DOMAINS[config["task"]["name"]]
@@ -115,9 +150,17 @@ def _peak_memory(device: torch.device) -> float:
 
 
 def make_trainer(
-    config: dict[str, Any], directory: Path, tracker: Tracker, callbacks: list[pl.Callback]
+    config: dict[str, Any], directory: Path, ranks: Ranks, model: nn.Module, callbacks: list[pl.Callback]
 ) -> tuple[pl.Trainer, ModelCheckpoint]:
-    """Lightning's trainer with checkpoints in the run directory, and the callback that keeps the best."""
+    """Lightning's trainer with checkpoints in the run directory, and the callback that keeps the best.
+
+    Args:
+        config: the run's.
+        directory: the run directory.
+        ranks: the processes of the run.
+        model: one like that which will be trained.
+        callbacks: more of them.
+    """
     if str(config["trainer"]["precision"]).startswith("16"):
         raise UserError(
             f"trainer.precision={config['trainer']['precision']} scales the loss, and so the gradients that "
@@ -136,10 +179,16 @@ def make_trainer(
         stops.append(StopAtLearningRate(config["task"]["stop_lr"]))
     if config["task"]["average"] is not None:
         stops.append(EMAWeightAveraging(use_buffers=False, decay=config["task"]["average"]))
+    options = dict(config["trainer"])
+    if ranks.world > 1:
+        stops.append(StopAtOnce())
+        if any(isinstance(module, LastPosition) for module in model.modules()):  # to which no score matters
+            options["strategy"] = "ddp_find_unused_parameters_true"
     try:
         trainer = pl.Trainer(
-            **config["trainer"], default_root_dir=directory, logger=tracker.loggers,
-            callbacks=[checkpoint, last, *stops, *callbacks], enable_model_summary=False, num_sanity_val_steps=0,
+            **options, default_root_dir=directory, logger=False, callbacks=[checkpoint, last, *stops, *callbacks],
+            plugins=[environment(ranks)], use_distributed_sampler=False,  # the data share themselves out
+            enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(f"The trainer refuses its options: {error}") from error
@@ -148,9 +197,11 @@ def make_trainer(
 
 def quiet() -> None:
     """Keeps libraries' hints out of the terminal; errors still come through."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
+    names = ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero", "lightning_fabric")
+    for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    for module in ("pytorch_lightning", "lightning_fabric"):
+        warnings.filterwarnings("ignore", module=module)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from attnlab.attention import Candidates, Estimator
+from attnlab.tasks.distributed import weighted
 
 Build = Callable[[dict[str, Any]], Any]
 """Makes an object, or a factory where the spec is partial, from a spec: `attnlab.experiment.build.build`."""
@@ -71,7 +72,7 @@ class Task(pl.LightningModule):
 
     @abstractmethod
     def count(self, batch: Any) -> int:
-        """The number of `unit`s in a batch."""
+        """The number of `unit`s in a batch, over which its loss is a mean."""
 
     @abstractmethod
     def scored(self, batch: Any, smoothing: float = 0.0) -> Likelihoods:
@@ -85,11 +86,17 @@ class Task(pl.LightningModule):
     def blind(self, batch: Any) -> float:
         """The entropy of a batch's targets in nats: the loss of a model that sees nothing but their frequencies."""
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """The loss of a batch, or of this process's part of it, and the number of `unit`s of the whole batch."""
         scored = self.scored(batch, self.label_smoothing)
-        loss, metrics = self.model.objective(*scored)
-        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=self.count(batch))
-        return loss
+        loss, metrics, count = weighted(*self.model.objective(*scored), count=self.count(batch))
+        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=count)
+        return {"loss": loss, "count": count}
+
+    def log_mean(self, values: dict[str, Any], count: int) -> None:
+        """Logs means over so many targets, of which those over all batches and all processes are to be shown."""
+        # the count as a float, for Lightning averages it over processes, and would round an integer down
+        self.log_dict(values, batch_size=float(count), on_epoch=True, sync_dist=True)
 
     @torch.no_grad()
     def log_likelihood(self, batch: Any) -> tuple[float, int]:

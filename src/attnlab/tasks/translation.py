@@ -8,6 +8,7 @@ from attnlab.data.translation import TranslationData
 from attnlab.decoding import Hypothesis, beam, greedy, length_limits
 from attnlab.evaluation.text import corpus_scores
 from attnlab.tasks.base import Likelihoods, Task, frequency_entropy
+from attnlab.tasks.distributed import merged
 
 
 class TranslationTask(Task):
@@ -32,21 +33,22 @@ class TranslationTask(Task):
         return frequency_entropy(batch.target_out[batch.target_out != PAD])
 
     def on_validation_epoch_start(self) -> None:
-        self._decoded: dict[int, Hypothesis] = {}
+        self._decoded: dict[int, list[int]] = {}  # tokens by row
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         likelihood, count = self.log_likelihood(batch)
-        self.log("val/loss", -likelihood / count, batch_size=count, on_epoch=True)
+        self.log_mean({"val/loss": -likelihood / count}, count)
         hypotheses = self.search(batch.source)
-        self._decoded |= dict(zip(batch.index.tolist(), hypotheses, strict=True))
+        tokens = (hypothesis.tokens for hypothesis in hypotheses)
+        self._decoded |= dict(zip(batch.index.tolist(), tokens, strict=True))
 
     def on_validation_epoch_end(self) -> None:
         data = self.trainer.datamodule
         references = data.references("validation")
-        decoded = self._decoded
+        decoded = merged(self._decoded)
         if len(decoded) < len(references):  # a check of a few batches before training: nothing to score yet
             return
-        texts = [data.tokenizers.target.decode(decoded[row].tokens) for row in range(len(references))]
+        texts = [data.tokenizers.target.decode(decoded[row]) for row in range(len(references))]
         scores = corpus_scores(texts, references)
         self.log_dict({"val/bleu": scores.bleu, "val/chrf": scores.chrf, "val/accuracy": scores.exact_match})
 

@@ -44,4 +44,4 @@ class VisionTask(Task):
         log_probs = self.predict(batch.images)
         right = (log_probs.argmax(-1) == batch.labels).float().mean()
         nll = -log_probs.gather(-1, batch.labels.unsqueeze(-1)).mean()
-        self.log_dict({"val/loss": nll, "val/accuracy": 100 * right}, batch_size=len(batch.labels), on_epoch=True)
+        self.log_mean({"val/loss": nll, "val/accuracy": 100 * right}, len(batch.labels))
