@@ -3,15 +3,23 @@
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnlab.errors import UserError
+
+if TYPE_CHECKING:
+    from attnlab.experiment.sweep import Sweep
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 """The configs: inside an installed package, else at the top of the checkout."""
+INTERRUPTED = 130
+"""Exit code of a run or sweep that was stopped by Ctrl-C."""
+_OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher", "hydra.mode", "hydra.job.config")
+"""How Hydra's overrides begin that a single run does without."""
 
 
 def main() -> None:
@@ -21,7 +29,12 @@ def main() -> None:
 
         print(help_text(CONF))
         return
-    sys.exit(_sweep() if {"--multirun", "-m"} & set(sys.argv[1:]) else _launch())
+    sys.exit(_sweep() if {"--multirun", "-m"} & set(sys.argv[1:]) else _single())
+
+
+def _single() -> int:
+    codes: list[int] = []
+    return _compose(lambda config: codes.append(_run_alone(config))) or max(codes, default=0)
 
 
 def _sweep() -> int:
@@ -29,17 +42,22 @@ def _sweep() -> int:
     if any(argument.startswith("run_dir=") for argument in sys.argv[1:]):
         _complain("A sweep has a directory for each point, so run_dir cannot be set; set hydra.sweep.dir=FOLDER.")
         return 2
-    from attnlab.experiment.sweep import summarize
+    from attnlab.experiment.sweep import Sweep, summarize
 
     sys.argv[1:] = [*sys.argv[1:], *sweep_overrides(sys.argv[1:])]
     directory = Path(next(a for a in reversed(sys.argv) if a.startswith("hydra.sweep.dir=")).partition("=")[2])
+    sweep = Sweep(directory)
     try:
-        code = _launch()
+        code = _compose(lambda config: _run_point(sweep, config))
+        if code == 2:
+            return code  # a mistake in the command: no point was run
+        sweep.launch()
+    except UserError as error:
+        _complain(str(error))
+        return 2
     except KeyboardInterrupt:
-        code = 130
-    if code == 2:
-        return code  # a mistake in the command: no point was run
-    return max(code, summarize(directory))
+        code = INTERRUPTED
+    return max(code, summarize(directory, sweep.failures))
 
 
 def sweep_overrides(arguments: Sequence[str]) -> list[str]:
@@ -83,8 +101,8 @@ def _quoted(argument: str) -> str:
     return f'{key}="{escaped}"'
 
 
-def _launch() -> int:
-    """Runs Hydra's application; its mistakes in composing become sentences."""
+def _compose(job: Callable[[Any], None]) -> int:
+    """Calls a job with each config that Hydra composes from the command; 2 if it cannot, and a sentence."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf import DictConfig
@@ -92,12 +110,12 @@ def _launch() -> int:
 
     from attnlab.help import explain
 
-    codes: list[int] = []
-
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def application(config: DictConfig) -> None:
-        codes.append(_point(config))
+        job(config)
 
+    # Hydra's own plugins of these names, where they are installed, have options that ours must fit; they do
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving
     try:
@@ -105,48 +123,91 @@ def _launch() -> int:
     except (HydraException, OmegaConfBaseException) as error:
         _complain(explain(error))
         return 2
-    return max(codes, default=0)
+    return 0
 
 
-def _point(config: Any) -> int:
-    """One run from Hydra's config: the exit code. Of a sweep it ends in no exception, lest the other points wait."""
+def _run_alone(config: Any) -> int:
+    """A run that is no point of a sweep: its exit code."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    from attnlab.experiment.run import run
+    from attnlab.help import explain
+
+    try:
+        return run(*_resolve(config))
+    except OmegaConfBaseException as error:
+        _complain(explain(error))
+        return 2
+    except UserError as error:
+        _complain(str(error))
+        return 1
+
+
+def _run_point(sweep: "Sweep", config: Any) -> None:
+    """Runs a point of a sweep, or leaves it to the launcher. It ends in no exception, lest the other points wait."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from attnlab.help import explain
 
-    job = HydraConfig.get()
-    swept = job.mode == RunMode.MULTIRUN
+    directory = Path(os.path.normpath(HydraConfig.get().runtime.output_dir))
     try:
-        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        if swept:
-            resolved["run_dir"] = os.path.normpath(job.runtime.output_dir)
-        choices = {name: option for name, option in job.runtime.choices.items() if not name.startswith("hydra/")}
-        return _run(resolved, list(job.overrides.task), choices, swept)
+        if _run_or_leave(sweep, config, directory) == INTERRUPTED:
+            raise KeyboardInterrupt
+        return
     except OmegaConfBaseException as error:
-        _complain(explain(error))
-        return 1 if swept else 2
+        why = explain(error)
     except UserError as error:
-        _complain(str(error))
-        return 1
-    except Exception:
-        if not swept:
-            raise
+        why = str(error)
+    except Exception as error:
         traceback.print_exc()
-        return 1
+        why = str(error) or type(error).__name__
+    _complain(why)
+    sweep.fail(directory, why)
 
 
-def _run(config: Any, overrides: list[str], choices: dict[str, Any], swept: bool) -> int:
+def _run_or_leave(sweep: "Sweep", config: Any, directory: Path) -> int:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from attnlab.experiment.launchers import LAUNCHERS
+    from attnlab.experiment.launchers.several import refuse_several_processes
+    from attnlab.experiment.run import run
+
+    job = HydraConfig.get()
+    resolved, overrides, choices = _resolve(config)
+    resolved["run_dir"] = str(directory)
+    options: Any = OmegaConf.to_container(job.launcher, resolve=True)
+    name = options.pop("_target_").rpartition(".")[2]
+    launcher = name if name in LAUNCHERS else None
+    refuse_several_processes(resolved["trainer"], launcher)
+    if launcher is None:
+        return run(resolved, overrides, choices)
+    sweep.launcher, sweep.options = launcher, options
+    sweep.add(directory, resolved, _command(job, directory))
+    return 0
+
+
+def _command(job: Any, directory: Path) -> list[str]:
+    """The command that runs a point of a sweep by itself."""
+    folders = [f"--config-dir={s.path}" for s in job.runtime.config_sources if s.provider == "command-line"]
+    kept = [part for part in job.overrides.hydra if not part.lstrip("+~").startswith(_OF_SWEEPS)]
+    return [sys.executable, os.path.abspath(sys.argv[0]), *folders, *job.overrides.task, *kept, f"run_dir={directory}"]
+
+
+def _resolve(config: Any) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """From Hydra's config: primitives, the command's overrides, and the option chosen of each group."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
     from attnlab.experiment.build import check_types
-    from attnlab.experiment.run import INTERRUPTED, run
 
-    check_types(CONF, overrides, config)
-    code = run(config, overrides, choices)
-    if swept and code == INTERRUPTED:
-        raise KeyboardInterrupt
-    return code
+    job = HydraConfig.get()
+    resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    choices = {name: option for name, option in job.runtime.choices.items() if not name.startswith("hydra/")}
+    overrides = list(job.overrides.task)
+    check_types(CONF, overrides, resolved)
+    return resolved, overrides, choices
 
 
 def _complain(sentence: str) -> None:

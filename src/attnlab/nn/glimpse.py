@@ -13,6 +13,7 @@ from attnlab.nn.dropout import Dropout
 from attnlab.nn.multihead import SCALED, AttentionFactory, credit
 from attnlab.nn.patches import grid, patches
 from attnlab.nn.positions import Positions
+from attnlab.nn.sizes import at_least_one
 
 
 class Policy(nn.Module):
@@ -99,6 +100,7 @@ class GlimpseViT(ImageClassifier):
         width: int, classes: int, patch: int = 6, glimpses: int = 12, coarse: int = 2, policy: int = 32, size: int = 64,
         depth: int = 2, heads: int = 4, hidden: int = 128, dropout: float = 0.1,
     ) -> None:  # fmt: skip
+        at_least_one(size=size)
         rows, columns = grid(height, width, patch)
         if not 1 <= glimpses <= rows * columns:
             raise ValueError(

@@ -16,6 +16,7 @@ from attnlab.nn.inference import InferenceNetwork
 from attnlab.nn.multihead import AttentionFactory
 from attnlab.nn.readout import VocabularyReadout
 from attnlab.nn.recurrent import BidirectionalEncoder, CellKind
+from attnlab.nn.sizes import at_least_one
 
 
 class SearchState(NamedTuple):
@@ -48,6 +49,7 @@ class Seq2Seq(nn.Module, ABC):
         share_embeddings: bool, padding: int,
     ) -> None:  # fmt: skip
         super().__init__()
+        at_least_one(embedding=embedding)
         if share_embeddings and source_vocabulary != target_vocabulary:
             raise ValueError(
                 f"model.share_embeddings=true needs one vocabulary for both sides, but the source has "
@@ -146,6 +148,7 @@ class RNNSeq2Seq(Seq2Seq):
             dropout=dropout, word_dropout=word_dropout, share_embeddings=share_embeddings, padding=padding,
         )  # fmt: skip
         deep = layers if encoder_layers is None else encoder_layers
+        at_least_one(encoder_size=encoder_size, decoder_size=decoder_size, layers=layers, encoder_layers=deep)
         if deep < layers:
             raise ValueError(
                 f"model.encoder_layers={deep} is less than model.layers={layers}, but each layer of the decoder starts "

@@ -11,6 +11,7 @@ from attnlab.nn.multihead import SCALED, AttentionFactory, share_estimator
 from attnlab.nn.positions import sinusoids
 from attnlab.nn.readout import VocabularyReadout
 from attnlab.nn.seq2seq import Seq2Seq
+from attnlab.nn.sizes import at_least_one
 
 
 class TransformerState(NamedTuple):
@@ -61,6 +62,7 @@ class Transformer(Seq2Seq):
             source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, embedding=embedding,
             dropout=dropout, word_dropout=word_dropout, share_embeddings=share_embeddings, padding=padding,
         )  # fmt: skip
+        at_least_one(depth=depth)
         if variant not in ("cross", "all"):
             raise ValueError(f"model.variant={variant} is neither cross (attention to the source) nor all.")
         self.everywhere = variant == "all"

@@ -13,6 +13,7 @@ from attnlab.nn.dropout import Dropout
 from attnlab.nn.multihead import SCALED, AttentionFactory, MultiHeadAttention, credit, share_estimator
 from attnlab.nn.patches import Stem, grid
 from attnlab.nn.positions import Positions
+from attnlab.nn.sizes import at_least_one
 
 
 class Pooling(nn.Module, ABC):
@@ -120,6 +121,7 @@ class ViT(ImageClassifier):
         size: int = 64, depth: int = 2, heads: int = 4, hidden: int = 128, dropout: float = 0.1,
         depth_dropout: float = 0.0, variant_layers: str | Sequence[int] = "all",
     ) -> None:  # fmt: skip
+        at_least_one(size=size)
         variants = _numbers(variant_layers, depth)
         rates = [depth_dropout * number / max(1, depth - 1) for number in range(depth)]
         blocks = [
