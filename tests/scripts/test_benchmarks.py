@@ -134,7 +134,7 @@ def test_a_grown_corpus_has_the_words_of_the_phrasebook(section, tmp_path: Path)
 
 
 def test_the_memory_of_a_process_and_of_those_that_it_starts_is_seen(section) -> None:
-    hold = "held = bytearray({} * 2**20); import time; time.sleep(1)"
+    hold = "held = bytearray({} * 2**20); import time; time.sleep(3)"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold.format(40)!r}])"
     with subprocess.Popen([sys.executable, "-c", child]) as process, section("data").watching(process.pid) as found:
         process.wait()
