@@ -265,9 +265,9 @@ class Peak:
         sizes = _machine.status(self.process)
         if "VmHWM" not in sizes:  # it has ended
             return
-        if sizes["VmHWM"] < self.resident:  # that was the parent, before exec
-            self.own = 0
-        self.resident, self.own = sizes["VmHWM"], max(self.own, sizes["RssAnon"])
+        if sizes["VmHWM"] < self.resident / 2:  # that was the parent, before exec; the kernel's sums vary by far less
+            self.resident = self.own = 0
+        self.resident, self.own = max(self.resident, sizes["VmHWM"]), max(self.own, sizes["RssAnon"])
 
 
 @contextmanager

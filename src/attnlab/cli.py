@@ -114,7 +114,7 @@ def _compose(job: Callable[[Any], None]) -> int:
     def application(config: DictConfig) -> None:
         job(config)
 
-    # Hydra's own plugins of these names, where they are installed, have options that ours must fit; they do
+    # of launchers that plugins of Hydra's bring too, where they are installed; the options of ours fit theirs
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving

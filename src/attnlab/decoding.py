@@ -74,23 +74,26 @@ class _Trails:
 _GROUP = 32
 
 
-def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row of values [N, V], in order, and their columns: [N, min(count, V)] each.
+def largest(offsets: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of offsets [B, k] + values [B, k, V] for each of B, in order, and their places in [k V].
 
-    As `torch.topk`, which looks at the whole row with a heap. Here the columns are put into groups, whose maxima are
-    found with vector instructions, and only the groups with the largest maxima are looked into.
+    [B, min(count, k V)] each, as `torch.topk` gives them. Instead of looking at every sum, it puts the values into
+    groups, whose maxima are found with vector instructions, and looks into the groups with the largest ones only.
     """
-    size = values.shape[1]
+    number, size = values.shape[1:]
     groups = size // _GROUP
-    if groups <= 2 * count:
-        return values.topk(min(count, size), 1)
-    grouped = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))
-    chosen = grouped.amax(1).topk(count, 1).indices.unsqueeze(1).expand(-1, _GROUP, -1)  # [N, _GROUP, count]
-    member = torch.arange(_GROUP, device=values.device).view(1, -1, 1) * groups
-    rest = torch.arange(groups * _GROUP, size, device=values.device).expand(len(values), -1)
-    columns = torch.cat([(member + chosen).flatten(1), rest], 1)
-    found, place = torch.cat([grouped.gather(2, chosen).flatten(1), values[:, groups * _GROUP :]], 1).topk(count, 1)
-    return found, columns.gather(1, place)
+    if number * groups <= 2 * count:
+        sums = (offsets.unsqueeze(-1) + values).flatten(1)
+        return sums.topk(min(count, sums.shape[1]), 1)
+    maxima = values[..., : groups * _GROUP].unflatten(2, (_GROUP, groups)).amax(2)  # [B, k, groups]
+    chosen = (offsets.unsqueeze(-1) + maxima).flatten(1).topk(count, 1, sorted=False).indices
+    first = chosen // groups * size + chosen % groups
+    members = torch.arange(_GROUP, device=values.device).unsqueeze(1) * groups
+    over = torch.arange(number * size, device=values.device).view(number, size)[:, groups * _GROUP :]  # in no group
+    places = torch.cat([(first.unsqueeze(1) + members).flatten(1), over.flatten().expand(len(values), -1)], 1)
+    sums = offsets.gather(1, places // size) + values.flatten(1).gather(1, places)
+    found, index = sums.topk(count, 1)
+    return found, places.gather(1, index)
 
 
 @torch.no_grad()
@@ -102,13 +105,14 @@ def greedy(model: Searchable[S], source: Tensor, limits: Tensor, begin: int, end
     live = torch.arange(count, device=source.device)
     last = source.new_full((count,), begin)
     scores = torch.zeros(count, dtype=torch.float64, device=source.device)
+    zeros = torch.zeros(count, 1, device=source.device)
     trails = _Trails()
     step = 0
     while live.numel():
         log_probs, weights, state = model.step(last, state)
         step += 1
         trails.stepped(weights)
-        best, last = (part[:, 0] for part in largest(log_probs, 1))
+        best, last = (part[:, 0] for part in largest(zeros[: len(live)], log_probs.unsqueeze(1), 1))
         scores = scores + best
         going = (last != end) & (limits[live] > step)
         if bool(going.all()):
@@ -180,12 +184,10 @@ def beam(
         step += 1
         log_probs, weights, state = model.step(last, state)
         trails.stepped(weights)
-        # the best 2 k of a source are among the best 2 k of each of its hypotheses
-        following, tokens = (part.view(len(live), width, -1) for part in largest(log_probs, 2 * width))
-        total = (open_scores.unsqueeze(-1) + following).flatten(1)
-        scores, index = total.topk(min(2 * width, total.shape[1]), 1)
-        token = tokens.flatten(1).gather(1, index)
-        row = torch.arange(len(live), device=device).unsqueeze(1) * width + index // tokens.shape[2]
+        vocabulary = log_probs.shape[1]
+        scores, flat = largest(open_scores, log_probs.view(len(live), width, vocabulary), 2 * width)
+        row = torch.arange(len(live), device=device).unsqueeze(1) * width + flat // vocabulary
+        token = flat % vocabulary
 
         # an end among the best `width` completes its hypothesis; at the limit, every open one is complete
         at_limit = (limits[live] <= step).unsqueeze(1)

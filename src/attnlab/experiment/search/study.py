@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.pruners import BasePruner
 
-PRUNERS = ("median", "hyperband", "none")
 _NAME = "search"
 _PLAN = "plan"
 
@@ -41,7 +40,7 @@ def make_pruner(name: str, epochs: int | None, startup: int = 5) -> "BasePruner"
     """A pruner by its name.
 
     Args:
-        name: one of `PRUNERS`.
+        name: median, hyperband or none.
         epochs: how long a trial trains; the median leaves a trial alone in the first quarter of them.
         startup: trials that have to finish before the median stops any.
     """
