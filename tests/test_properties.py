@@ -75,6 +75,7 @@ WORDS: dict[str, list[Any]] = {
     "data.max_sentences": [1, 3, None],
     "data.image_size": [1, 4, 9],
     "schedule.warmup": [0.3, 5],
+    "schedule.factor": [0.1, 0.9],
     "schedule.mode": ["min", "max"],
     "search.beam": [1, 2],
     "search.draws": [1],

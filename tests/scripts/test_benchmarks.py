@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -134,13 +135,18 @@ def test_a_grown_corpus_has_the_words_of_the_phrasebook(section, tmp_path: Path)
 
 
 def test_the_memory_of_a_process_and_of_those_that_it_starts_is_seen(section) -> None:
-    hold = "held = bytearray({} * 2**20); import time; time.sleep(3)"
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold.format(40)!r}])"
-    with subprocess.Popen([sys.executable, "-c", child]) as process, section("data").watching(process.pid) as found:
-        process.wait()
+    size = 40 * 2**20
+    hold = f"held = bytearray({size}); input()"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    command = [sys.executable, "-c", child]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process, section("data").watching(process.pid) as found:
+        begun = time.monotonic()
+        while max(peak.own for peak in found) < size and time.monotonic() < begun + 60:
+            time.sleep(0.02)
+        process.communicate(b"\n")
     parent, *children = found
     assert parent.process == process.pid
-    assert 0 < parent.own < 40 * 2**20 <= max(peak.own for peak in children) <= max(peak.resident for peak in children)
+    assert 0 < parent.own < size <= max(peak.own for peak in children) <= max(peak.resident for peak in children)
 
 
 def test_startup(tmp_path: Path) -> None:
