@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import datasets
 import pytest
@@ -181,6 +184,16 @@ def test_the_hub_fails(monkeypatch, error, message):
 def test_the_hub_is_not_asked_when_offline():
     with pytest.raises(UserError, match="could not be reached"):
         load("owner/name")
+
+
+def test_a_hub_whose_name_is_not_known_is_asked_once():
+    script = "from attnlab.data.corpora import HubCorpus; HubCorpus('owner/name', 'a', 'b').load()"
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment.pop("HF_HUB_OFFLINE", None)
+    environment["HF_ENDPOINT"] = "https://hub.invalid"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert "could not be reached" in ran.stderr.splitlines()[-1]
+    assert "Retrying" not in ran.stderr
 
 
 def test_phrasebook():

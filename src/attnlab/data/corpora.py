@@ -12,12 +12,16 @@ import json
 import logging
 import os
 import re
+import socket
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 
@@ -189,7 +193,7 @@ class HubCorpus(Corpus):
         return digest.hexdigest()[:16]
 
     def _load(self, wanted: Mapping[str, str]) -> "dict[str, datasets.Dataset]":
-        with no_progress_bars():
+        with self.reading():
             splits = {split: self._tidy(split, rows) for split, rows in self._open(wanted).items()}
             if self.limit is not None and "train" in splits:
                 train = splits["train"]
@@ -214,6 +218,14 @@ class HubCorpus(Corpus):
                     f"'data.splits.train=\"{first}[:95%]\"' 'data.splits.validation=\"{first}[95%:]\"'."
                 )
         return chosen
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """While the library reads this corpus: without progress bars, and without asking a Hub that is out of reach."""
+        if not Path(self.path).expanduser().exists():
+            _spare_retries()
+        with no_progress_bars():
+            yield
 
     def reader(self) -> Callable[..., Any]:
         """A function that reads all splits, or one with `split=...`, and whose failures are UserErrors."""
@@ -281,6 +293,18 @@ def _check_strings(rows: "datasets.Dataset", column: str, where: str) -> None:
                 "Mend or remove the row, or name another column."
             )
     raise UserError(f"The column {column!r} in {where} is of type {feature}: name a column of strings.")
+
+
+def _spare_retries() -> None:
+    """Where the Hub's name cannot even be looked up, has the library read its cache at once, where it would ask six
+    times in half a minute. It looks at the variable when it is imported, which is not before this."""
+    host = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname
+    if "huggingface_hub" in sys.modules or getproxies():  # a proxy looks names up itself
+        return
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _read_saved(folder: Path, split: str | None = None) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnlab.data.corpora import SPLITS, HubCorpus, listed, no_progress_bars
+from attnlab.data.corpora import SPLITS, HubCorpus, listed
 from attnlab.data.image_corpora import ImageCorpus, ImageSplit, LabelledImages, at_least_one, digest, stratified_order
 from attnlab.data.pictures import UnreadablePicture, decode, read
 from attnlab.errors import UserError
@@ -86,7 +86,7 @@ class HubImages(ImageCorpus):
         return digest(files, *options)
 
     def load(self, size: int | None = None, on_corrupt: str = "refuse") -> LabelledImages:
-        with no_progress_bars():
+        with self.source.reading():
             rows = self._rows
             values = {split: self._values(part, self._where(split)) for split, part in rows.items()}
             classes, known = self._class_values(rows["train"], values["train"])
@@ -108,7 +108,7 @@ class HubImages(ImageCorpus):
         """The files that the library keeps of a data set on the Hub; their folders are named after its revision."""
         if self.folder.is_dir():
             return []
-        with no_progress_bars():
+        with self.source.reading():
             return sorted({file["filename"] for rows in self._rows.values() for file in rows.cache_files})
 
     def _where(self, split: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnlab.errors import UserError
+from attnlab.experiment.lean import import_lightning
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +125,7 @@ def load_task(path: Path) -> Any:
     """Rebuilds a trained task, in evaluation mode, from its checkpoint alone."""
     checkpoint = load_checkpoint(path)
 
+    import_lightning()
     from attnlab.experiment.domains import DOMAINS  # slow to import: after what is wrong with the file
 
     domain = DOMAINS.get(checkpoint.get("task", ""))

@@ -22,6 +22,7 @@ from attnlab.experiment.distributed import (
     start,
     uninterruptible,
 )
+from attnlab.experiment.lean import import_lightning
 from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
 
@@ -74,6 +75,7 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -
             prefetch(config["data"])
     with Tracker(record, config, silent=not ranks.first) as tracker:
         try:
+            import_lightning()
             from attnlab.experiment.training import train_and_test
 
             train_and_test(config, record, tracker, console, ranks, process_start())
