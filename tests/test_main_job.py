@@ -162,7 +162,7 @@ def test_hard_attention_is_reported_in_every_test_mode(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["attention=none"],
+        ["attention=none", "+trainer.limit_val_batches=1"],
         ["attention=scaled", "model.cell=gru", "model.layers=2"],
         ["attention=luong", "model.decoder.input_feeding=true"],
         ["attention=hard", "model/decoder=bahdanau"],
@@ -201,6 +201,9 @@ def test_options_combine(arguments: list[str], tmp_path: Path) -> None:
         (["attention.score._target_=os.system"], "is refused"),
         (["data.test=abc"], "data.test=abc must be a whole number, such as 1000"),
         (["optimizer.lr=fast"], "optimizer.lr=fast must be a number"),
+        (["task.monitor=val/blue"], "choose one of val/loss, val/bleu"),
+        (["task.mode=most"], "task.mode=most must be max"),
+        (["+trainer.limit_val_batches=0"], "leaves out the validation"),
         (["data.tokenizer=bpe"], "data.tokenizer=bpe must be a group of keys"),
         (["attention=variational", "model.decoder.input_feeding=true"], "bounds the likelihood token by token"),
     ],

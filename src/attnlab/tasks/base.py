@@ -47,6 +47,7 @@ class Task(pl.LightningModule):
     Attributes:
         name: of the kind of task, as the config has it; part of a checkpoint.
         unit: what its throughput counts.
+        measured: the metrics of a validation, of which one selects the best checkpoint.
 
     Args:
         model: spec of the model, with what the data decide.
@@ -59,6 +60,7 @@ class Task(pl.LightningModule):
 
     name: ClassVar[str]
     unit: ClassVar[str]
+    measured: ClassVar[tuple[str, ...]]
 
     def __init__(
         self, model: dict[str, Any], optimizer: dict[str, Any], schedule: dict[str, Any], *, build: Build,

@@ -16,6 +16,7 @@ class TranslationTask(Task):
 
     name = "translation"
     unit = "tokens"
+    measured = ("val/loss", "val/bleu", "val/chrf", "val/accuracy")
 
     def count(self, batch: Batch) -> int:
         return int((batch.target_out != PAD).sum())
@@ -46,10 +47,9 @@ class TranslationTask(Task):
         data = self.trainer.datamodule
         references = data.references("validation")
         decoded = merged(self._decoded)
-        if len(decoded) < len(references):  # a check of a few batches before training: nothing to score yet
-            return
-        texts = [data.tokenizers.target.decode(decoded[row]) for row in range(len(references))]
-        scores = corpus_scores(texts, references)
+        rows = sorted(decoded)  # all of the split, unless trainer.limit_val_batches says otherwise
+        texts = [data.tokenizers.target.decode(decoded[row]) for row in rows]
+        scores = corpus_scores(texts, [references[row] for row in rows])
         self.log_dict({"val/bleu": scores.bleu, "val/chrf": scores.chrf, "val/accuracy": scores.exact_match})
 
     def search(self, source: Tensor, width: int = 1, alpha: float = 1.0) -> list[Hypothesis]:

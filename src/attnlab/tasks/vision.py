@@ -12,6 +12,7 @@ class VisionTask(Task):
 
     name = "vision"
     unit = "images"
+    measured = ("val/loss", "val/accuracy")
 
     def count(self, batch: ImageBatch) -> int:
         return len(batch.labels)

@@ -36,7 +36,7 @@ class Domain(ABC):
     """The module whose factories make its data."""
 
     def check(self, config: dict[str, Any]) -> None:
-        """Refuses a model or data of another kind of task with a UserError."""
+        """Refuses a model or data of another kind of task, or a metric that it does not measure, with a UserError."""
         name = self.task.name
         target = config["model"]["_target_"]
         if target not in self.models:
@@ -48,6 +48,16 @@ class Domain(ABC):
             raise UserError(
                 f"The data chosen are of another task than {name}; choose others with data=, of those that "
                 "`python train.py --help` lists."
+            )
+        monitor, mode = config["task"]["monitor"], config["task"]["mode"]
+        if monitor not in self.task.measured:
+            raise UserError(f"task.monitor={monitor} is not measured; choose one of {', '.join(self.task.measured)}.")
+        if mode not in ("min", "max"):
+            raise UserError(f"task.mode={mode} must be max (the greatest {monitor} is the best) or min.")
+        if not config["trainer"].get("limit_val_batches", True):
+            raise UserError(
+                f"trainer.limit_val_batches={config['trainer']['limit_val_batches']} leaves out the validation that "
+                "selects the best checkpoint; give 1 or more."
             )
 
     @abstractmethod
