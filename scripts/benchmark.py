@@ -17,6 +17,8 @@ from pathlib import Path
 import benchmarks
 from _command import run
 
+from attnlab.errors import UserError
+
 
 def main() -> int:
     summary, _, details = (__doc__ or "").partition("\n\n")
@@ -37,6 +39,8 @@ def main() -> int:
         command.add_argument("--json", type=Path, metavar="FILE", help="also write machine, versions and rows there")
         section.add_options(command)
     options = parser.parse_args()
+    if hasattr(options, "precision"):
+        options.precision = _known(options.precision)
 
     from benchmarks import _machine
     from rich.console import Console
@@ -56,6 +60,19 @@ def main() -> int:
         write_json(options.json, outcome | {"rows": rows})
         console.print(f"Written to {options.json}.", highlight=False, soft_wrap=True)
     return 0
+
+
+def _known(precision: str | list[str]) -> str | list[str]:
+    """The precisions asked for, without bf16 where this processor has no instructions for it: a single product
+    takes a minute there. UserError if nothing is left."""
+    from attnlab.experiment.precision import processor_knows_bf16
+
+    if "bf16" not in precision or processor_knows_bf16():
+        return precision
+    if isinstance(precision, str) or set(precision) == {"bf16"}:
+        raise UserError("This processor has no instructions for bf16; give --precision fp32.")
+    print("This processor has no instructions for bf16: measuring without it.", flush=True)
+    return [name for name in precision if name != "bf16"]
 
 
 if __name__ == "__main__":

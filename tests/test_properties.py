@@ -35,6 +35,7 @@ from attnlab.data.pictures import UnreadablePicture, decode, pixels
 from attnlab.errors import UserError
 from attnlab.experiment.build import build, compose
 from attnlab.experiment.domains import DOMAINS
+from attnlab.experiment.precision import trainer_precision
 from attnlab.experiment.training import make_task, quiet
 from attnlab.experiment.use import TrainedTranslator
 from attnlab.help import groups
@@ -214,7 +215,8 @@ def train_a_step_and_test(config: dict[str, Any], which: int = 0) -> None:
     averaging = [] if average is None else [EMAWeightAveraging(use_buffers=False, decay=average)]
     trainer = pl.Trainer(
         max_epochs=1, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0, accelerator="cpu",
-        precision=config["trainer"]["precision"], gradient_clip_val=config["trainer"]["gradient_clip_val"],
+        precision=trainer_precision(config["trainer"] | {"accelerator": "cpu"}),
+        gradient_clip_val=config["trainer"]["gradient_clip_val"],
         callbacks=[StepOnPlateau(), FiniteLoss(), *averaging], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tempfile.gettempdir(),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from attnlab.errors import UserError
+from attnlab.experiment.precision import processor_knows_bf16
 from attnlab.experiment.use import load_translator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,8 +136,9 @@ def test_unusable_checkpoints(trained_run: Path, tmp_path: Path) -> None:
 
 
 def test_benchmark_train(tmp_path: Path) -> None:
+    precision = "bf16" if processor_knows_bf16() else "fp32"
     ended = call(
-        "benchmark.py", "train", "--scores", "general", "--feeding", "no", "--precision", "bf16", "--pairs", 40,
+        "benchmark.py", "train", "--scores", "general", "--feeding", "no", "--precision", precision, "--pairs", 40,
         "--sentences", 4, "--warmup", 1, "--steps", 1, "--repeats", 2, "--retries", 1, "--first-step-runs", 0,
         "--json", tmp_path / "speed.json",
     )  # fmt: skip
@@ -146,7 +148,7 @@ def test_benchmark_train(tmp_path: Path) -> None:
     assert {"cpu", "cores", "threads"} <= written["machine"].keys()
     assert {"python", "torch"} <= written["versions"].keys()
     (row,) = written["rows"]
-    assert (row["model"], row["score"], row["feeding"], row["precision"]) == ("rnn", "general", False, "bf16")
+    assert (row["model"], row["score"], row["feeding"], row["precision"]) == ("rnn", "general", False, precision)
     assert 0 < row["tokens_per_second_min"] <= row["tokens_per_second"] <= row["tokens_per_second_max"]
     assert 0 < row["peak_share"] < 1
     assert 0 < row["nonpadding"] <= 1

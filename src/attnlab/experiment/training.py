@@ -27,6 +27,7 @@ from attnlab.errors import UserError
 from attnlab.experiment.build import build, load_weights
 from attnlab.experiment.distributed import Ranks, environment
 from attnlab.experiment.domains import DOMAINS, Domain
+from attnlab.experiment.precision import trainer_precision
 from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
 from attnlab.experiment.view import metrics_table
@@ -65,6 +66,8 @@ def train_and_test(
         EstimatorDiagnostics(console),
         StopInOrder(record.directory / "checkpoints" / "last.ckpt", console),
     ]
+    if trainer_precision(config["trainer"]) != config["trainer"]["precision"]:
+        console.print("This processor has no instructions for bf16: training in 32-true.")
     trainer, checkpoint = make_trainer(config, record.directory, ranks, model, callbacks)
     if ranks.world > 1:
         _join(trainer, record)
@@ -99,6 +102,7 @@ def train_and_test(
         "train/peak_memory_mib": _peak_memory(trainer.strategy.root_device),
         "selected_by": task.hparams["monitor"],
         "test_mode": next(iter(tested.outcomes)),
+        "precision": trainer.precision,
         "task": config["task"]["name"],
     }
     write_jsonl(directory / "predictions.jsonl", next(iter(tested.outcomes.values())).predictions)
@@ -179,7 +183,7 @@ def make_trainer(
         stops.append(StopAtLearningRate(config["task"]["stop_lr"]))
     if config["task"]["average"] is not None:
         stops.append(EMAWeightAveraging(use_buffers=False, decay=config["task"]["average"]))
-    options = dict(config["trainer"])
+    options = config["trainer"] | {"precision": trainer_precision(config["trainer"])}
     if ranks.world > 1:
         stops.append(StopAtOnce())
         if any(isinstance(module, LastPosition) for module in model.modules()):  # to which no score matters
