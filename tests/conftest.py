@@ -1,11 +1,10 @@
 """What several folders of tests share."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,11 +17,11 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny run with hard attention, so with several test modes, made by train.py itself."""
     directory = tmp_path_factory.mktemp("runs") / "tiny"
     command = [
-        sys.executable, str(ROOT / "train.py"), "attention=hard", "data.train=200", "data.validation=8",
+        ROOT / "train.py", "attention=hard", "data.train=200", "data.validation=8",
         "data.test=12", "data.tokenizer.min_frequency=2", "data.max_sentences=8", "model.embedding=32",
         "model.encoder_size=32", "model.decoder_size=64", "optimizer.lr=0.01", "trainer.max_epochs=1", "search.beam=2",
         "maps=0", "wandb.mode=disabled", f"run_dir={directory}",
     ]  # fmt: skip
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = warm.run_text(command, cwd=ROOT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return directory

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = (
@@ -24,7 +25,7 @@ def command(folder: Path) -> list[str]:
 
 
 def finish(folder: Path) -> dict:
-    ended = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    ended = warm.run_text(command(folder)[1:], cwd=ROOT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads((folder / "metrics.json").read_text())
     return {

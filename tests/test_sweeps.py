@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from attnlab.cli import sweep_overrides
 
@@ -18,11 +18,9 @@ TINY = (
 
 
 def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "-m", f"hydra.sweep.dir={folder}", *arguments, *TINY],
-        capture_output=True, text=True, cwd=ROOT, timeout=300, check=False,
-        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "160"},
-    )  # fmt: skip
+    words = ["-m", f"hydra.sweep.dir={folder}", *arguments, *TINY]
+    variables = os.environ | {"NO_COLOR": "1", "COLUMNS": "160"}
+    return warm.run_text([ROOT / "train.py", *words], cwd=ROOT, env=variables)
 
 
 def state(folder: Path, point: str) -> dict:

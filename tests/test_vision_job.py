@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,10 +20,8 @@ CLUTTER = ("data=cluttered_digits", "data.train=120", "data.validation=20", "dat
 
 
 def call(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-        timeout=300, check=False, env=os.environ | {"NO_COLOR": "1", "COLUMNS": "160"},
-    )  # fmt: skip
+    variables = os.environ | {"NO_COLOR": "1", "COLUMNS": "160"}
+    return warm.run_text([ROOT / script, *arguments], cwd=ROOT, env=variables)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import warm
 
 from attnlab.experiment.precision import processor_knows_bf16
 
@@ -20,10 +21,8 @@ ONCE = ("--repeats", 1, "--retries", 0, "--warmup", 0)
 
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs a section; whatever happens, a person sees no traceback."""
-    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *map(str, arguments)]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={"OMP_NUM_THREADS": "1", **os.environ}
-    )
+    variables = {"OMP_NUM_THREADS": "1", **os.environ}
+    ended = warm.run_text([ROOT / "scripts" / "benchmark.py", *arguments], env=variables)
     assert "Traceback" not in ended.stderr, ended.stderr
     return ended
 

@@ -4,10 +4,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from attnlab.errors import UserError
 from attnlab.experiment.precision import processor_knows_bf16
@@ -18,10 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def call(script: str, *arguments: object, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Runs scripts/`script`; whatever happens, a person sees no traceback."""
-    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
-    ended = subprocess.run(
-        command, input=given, capture_output=True, check=False, env={"OMP_NUM_THREADS": "1", **os.environ}
-    )
+    variables = {"OMP_NUM_THREADS": "1", **os.environ}
+    ended = warm.run([ROOT / "scripts" / script, *arguments], env=variables, given=given)
     assert b"Traceback" not in ended.stderr, ended.stderr.decode()
     return ended
 

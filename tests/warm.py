@@ -1,0 +1,113 @@
+"""Commands of train.py and of scripts/ in processes that have their imports behind them.
+
+Importing torch and Lightning takes longer than most tests of a command line. Here one process has done it and forks for
+each command: the child has the command's own arguments, directory, environment, input and output, runs the script from
+its first line, and ends as any process does. Where there is no fork that torch survives, or the environment may change
+what an import does, the command gets a process from nothing.
+"""
+
+import contextlib
+import json
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+_READ_LATE = {"NO_COLOR", "COLUMNS", "OMP_NUM_THREADS"}  # variables that no import looks at, or that are as they were
+
+
+def run(
+    command: Sequence[object], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, given: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs [script, argument, ...] with this Python and captures what it writes.
+
+    Args:
+        command: the path of a script and its arguments.
+        cwd: where it runs.
+        env: its environment.
+        given: its input.
+    """
+    words, variables = [str(word) for word in command], dict(os.environ if env is None else env)
+    changed = {name for name in variables.keys() | os.environ.keys() if variables.get(name) != os.environ.get(name)}
+    if sys.platform != "linux" or changed - _READ_LATE:
+        return subprocess.run(
+            [sys.executable, *words], cwd=cwd, env=variables, input=given, capture_output=True, check=False
+        )
+    with contextlib.ExitStack() as stack:
+        files: list[IO[bytes]] = [stack.enter_context(tempfile.NamedTemporaryFile()) for _ in range(3)]
+        files[0].write(given)
+        files[0].flush()
+        parent = _parent()
+        request = {"words": words, "cwd": str(cwd or Path.cwd()), "env": variables, "files": [f.name for f in files]}
+        print(json.dumps(request), file=parent.stdin, flush=True)
+        assert parent.stdout is not None
+        code = int(parent.stdout.readline())
+        return subprocess.CompletedProcess([sys.executable, *words], code, files[1].read(), files[2].read())
+
+
+def run_text(
+    command: Sequence[object], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The same, with text for bytes."""
+    ended = run(command, cwd=cwd, env=env)
+    return subprocess.CompletedProcess(ended.args, ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+@cache
+def _parent() -> "subprocess.Popen[str]":
+    """The process that forks; it ends when this one closes its input."""
+    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _serve() -> None:
+    """Forks for each request, and answers with the exit code; returns in a child, as the script that it is to run."""
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    from attnlab.experiment.lean import import_lightning
+
+    import_lightning()
+    import datasets  # noqa: F401
+    import hydra  # noqa: F401
+    import sacrebleu  # noqa: F401
+    import wandb  # noqa: F401
+
+    import attnlab.experiment.training  # noqa: F401
+
+    for line in requests:
+        request = json.loads(line)
+        child = os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+            continue
+        requests.close()
+        answers.close()
+        _become(**request)
+        return
+
+
+def _become(words: Sequence[str], cwd: str, env: Mapping[str, str], files: Sequence[str]) -> None:
+    """Gives this process the arguments, directory, environment and files of a command."""
+    for number, name in enumerate(files):
+        descriptor = os.open(name, os.O_RDWR)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+        for number, mode in enumerate(("r", "w", "w"))
+    )
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.argv[:] = words
+    sys.path[0] = str(Path(words[0]).resolve().parent)
+
+
+if __name__ == "__main__":
+    _serve()
+    if sys.argv[0] != __file__:
+        runpy.run_path(sys.argv[0], run_name="__main__")
