@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from attnlab.errors import UserError
+from attnlab.errors import INTERRUPTED, UserError
 
 FAILED = 1
-INTERRUPTED = 130
 CLOSED_PIPE = 141
 """What a shell reports for a program that wrote to a closed pipe."""
 

@@ -25,9 +25,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _command import FAILED, INTERRUPTED, add_numbers, run
+from _command import FAILED, add_numbers, run
 
-from attnlab.errors import UserError
+from attnlab.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
     from optuna import Study

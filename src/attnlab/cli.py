@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnlab.errors import UserError
+from attnlab.errors import INTERRUPTED, UserError
 
 if TYPE_CHECKING:
     from attnlab.experiment.sweep import Sweep
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 """The configs: inside an installed package, else at the top of the checkout."""
-INTERRUPTED = 130
-"""Exit code of a run or sweep that was stopped by Ctrl-C."""
 _OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher", "hydra.mode", "hydra.job.config")
 """How Hydra's overrides begin that a single run does without."""
 

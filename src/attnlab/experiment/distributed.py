@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from attnlab.errors import UserError
+from attnlab.errors import INTERRUPTED, UserError
 from attnlab.experiment.record import RunRecord
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from pytorch_lightning.plugins.environments import ClusterEnvironment
 
-INTERRUPTED = 130
-"""Exit code of a run that was stopped by Ctrl-C."""
 PATIENCE = 30.0
 """Seconds that a process has to end in order before it is killed."""
 _RANK = "ATTNLAB_RANK"  # in the environment of a process that another process of ours has started

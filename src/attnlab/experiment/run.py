@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from attnlab.data.prepare import prefetch
+from attnlab.errors import INTERRUPTED
 from attnlab.experiment.distributed import (
-    INTERRUPTED,
     Ranks,
     find_ranks,
     interruptible,
