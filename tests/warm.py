@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import runpy
+import select
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import IO
 
 _READ_LATE = {"NO_COLOR", "COLUMNS", "OMP_NUM_THREADS"}  # variables that no import looks at, or that are as they were
+
+_TIMEOUT = 300  # seconds that a command may take
 
 
 def run(
@@ -36,8 +39,9 @@ def run(
     changed = {name for name in variables.keys() | os.environ.keys() if variables.get(name) != os.environ.get(name)}
     if sys.platform != "linux" or changed - _READ_LATE:
         return subprocess.run(
-            [sys.executable, *words], cwd=cwd, env=variables, input=given, capture_output=True, check=False
-        )
+            [sys.executable, *words], cwd=cwd, env=variables, input=given, capture_output=True, check=False,
+            timeout=_TIMEOUT,
+        )  # fmt: skip
     with contextlib.ExitStack() as stack:
         files: list[IO[bytes]] = [stack.enter_context(tempfile.NamedTemporaryFile()) for _ in range(3)]
         files[0].write(given)
@@ -46,6 +50,10 @@ def run(
         request = {"words": words, "cwd": str(cwd or Path.cwd()), "env": variables, "files": [f.name for f in files]}
         print(json.dumps(request), file=parent.stdin, flush=True)
         assert parent.stdout is not None
+        if not select.select([parent.stdout], [], [], _TIMEOUT)[0]:
+            parent.kill()
+            _parent.cache_clear()  # what this one answers late is no answer to the next command
+            raise subprocess.TimeoutExpired(words, _TIMEOUT)
         code = int(parent.stdout.readline())
         return subprocess.CompletedProcess([sys.executable, *words], code, files[1].read(), files[2].read())
 
