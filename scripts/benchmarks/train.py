@@ -1,8 +1,12 @@
 """Training speed: target tokens per second in steady state, and seconds to the first step.
 
-The model is that of the published comparisons: one bidirectional LSTM layer of 2 x 256, an LSTM decoder of 512 with
-Luong's attention, an alignment layer of 256 where it is additive, embeddings of 256, an output layer of its own, words
-seen at least twice, batches of 64 sentences.
+The recurrent model is that of the published comparisons: one bidirectional LSTM layer of 2 x 256, an LSTM decoder of
+512 with Luong's attention, an alignment layer of 512 where it is additive, features of 512, embeddings of 256, an
+output layer of its own. The Transformer has 3 + 3 layers of width 256, 4 heads and feed-forward layers of 512. Words
+are those seen at least twice, batches have 64 sentences, dropout is 0.1.
+
+OpenNMT-py and JoeyNMT, where they are installed, train models of the same sizes on the same batches, in fp32, by
+their own code; `ratio` is ours to each of theirs.
 
 A step is that of `python train.py`: Lightning's loop with loading, forward, backward, clipping to norm 1, fused Adam
 and the check for a finite loss, on the processor. Left out are validation, logging and checkpoints. After the warm-up,
@@ -23,8 +27,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -33,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 from _command import add_numbers
 
 from attnlab.errors import UserError
-from benchmarks import _machine
+from benchmarks import _machine, _peers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,12 +51,10 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[2]
 _SCORES = ("additive", "general", "scaled", "dot")
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-_CLIP = 1.0  # norm of the gradient
-_MODEL = (
-    "task=translation", "model=rnn", "model.cell=lstm", "model.layers=1", "model.embedding=256",
-    "model.encoder_size=256", "model.decoder_size=512", "model.tie_output=false", "model.share_embeddings=false",
-    "model/decoder=luong", "attention=luong", "optimizer=adam", "optimizer.fused=true",
-    f"trainer.gradient_clip_val={_CLIP}",
+_TRAINED = (
+    "task=translation", "model.tie_output=false", "model.share_embeddings=false", f"model.dropout={_peers.DROPOUT}",
+    "optimizer=adam", "optimizer.fused=true", f"optimizer.lr={_peers.LEARNING_RATE}",
+    f"trainer.gradient_clip_val={_peers.CLIP}",
 )  # fmt: skip
 _LONGEST = 100  # tokens of a training sentence
 _COUNTED = 4  # batches whose operations are counted
@@ -60,12 +63,17 @@ _COUNTED = 4  # batches whose operations are counted
 def add_options(parser: argparse.ArgumentParser) -> None:
     many = {"nargs": "+", "metavar": "NAME"}
     parser.add_argument(
-        "--scores", choices=_SCORES, default=["additive", "general"], **many,
-        help=f"attention scores, of {', '.join(_SCORES)} (default: additive general)",
+        "--models", choices=("rnn", "transformer"), default=["rnn", "transformer"], **many,
+        help="rnn, transformer (default: both)",
     )  # fmt: skip
     parser.add_argument(
-        "--feeding", choices=("yes", "no"), default=["no", "yes"], **many, help="input feeding: yes, no (default: both)"
-    )
+        "--scores", choices=_SCORES, default=["additive", "general"], **many,
+        help=f"attention scores of the rnn, of {', '.join(_SCORES)} (default: additive general)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--feeding", choices=("yes", "no"), default=["no", "yes"], **many,
+        help="input feeding of the rnn: yes, no (default: both)",
+    )  # fmt: skip
     parser.add_argument(
         "--precision", choices=tuple(_PRECISIONS), default=list(_PRECISIONS), **many, help="fp32, bf16 (default: both)"
     )
@@ -74,6 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", default="en", metavar="COLUMN", help="of --data (default: en)")
     parser.add_argument("--target", default="de", metavar="COLUMN", help="of --data (default: de)")
+    parser.add_argument("--no-peers", action="store_true", help="leave other toolkits out, even if they are installed")
     add_numbers(
         parser,
         ("pairs", 1, 20_000, "training pairs of the phrasebook"),
@@ -87,11 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One row for each score, feeding and precision.
-
-    Another toolkit that is installed is measured by one more function that yields rows of the same keys, its name
-    under `model`.
-    """
+    """One row for each model and precision, and before these one for each other toolkit."""
     from attnlab.cli import CONF
     from attnlab.experiment.build import build, compose
 
@@ -107,40 +112,77 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     console.print("Preparing the corpus and measuring the peak of matrix products ...")
     data.prepare()
     peaks = {precision: _machine.matmul_peak(precision) for precision in options.precision}
-    rows = []
-    for score, feeding, precision in product(options.scores, options.feeding, options.precision):
-        overrides = [
-            *_MODEL,
-            f"attention/score={score}",
-            *(["attention.score.size=256"] if score == "additive" else []),
-            f"model.decoder.input_feeding={'true' if feeding == 'yes' else 'false'}",
-            f"trainer.precision={_PRECISIONS[precision]}",
-        ]
-        speed = _speed(compose(CONF, overrides), data, options)
-        console.print(
-            f"rnn {score}, feeding {feeding}, {precision}: {speed['tokens_per_second']:,.0f} tokens/s", highlight=False
-        )
-        flops = speed.pop("flops_per_token") * speed["tokens_per_second"]
-        try:
-            starts = [_first_step(overrides) for _ in range(options.first_step_runs)]
-        except UserError as error:  # what was measured so far is still worth having
-            console.print(f"No time to the first step: {error}", highlight=False, markup=False, soft_wrap=True)
-            starts = []
-        rows.append(
-            {"model": "rnn", "score": score, "feeding": feeding == "yes", "precision": precision}
-            | speed
-            | {
-                "peak_share": flops / peaks[precision],
-                "seconds_to_first_step": statistics.median(starts) if starts else None,
-            }
-        )
+    rows: list[dict[str, Any]] = []
+
+    def found(row: dict[str, Any]) -> None:
+        rows.append(row)
+        console.print(f"{_name(row)}: {row['tokens_per_second']:,.0f} tokens/s", highlight=False)
+
+    for shape in _shapes(options):
+        named = {"model": shape.model, "score": shape.score, "feeding": shape.feeding}
+        peers: dict[str, float] = {}
+        for toolkit, parameters, training in () if options.no_peers else _peers.available(shape, data):
+            clock = Clock(options)
+            training(clock.watch(data.train_dataloader()))
+            found({"toolkit": toolkit, **named, "precision": "fp32", **clock.speed(), "parameters": parameters})
+            peers[toolkit] = rows[-1]["tokens_per_second"]
+        for precision in options.precision:
+            overrides = [*_overrides(shape), f"trainer.precision={_PRECISIONS[precision]}"]
+            speed = _speed(compose(CONF, overrides), data, options)
+            flops = speed.pop("flops_per_token") * speed["tokens_per_second"]
+            ratios = {toolkit: speed["tokens_per_second"] / rate for toolkit, rate in peers.items()}
+            found(
+                {"toolkit": "attnlab", **named, "precision": precision, **speed}
+                | {"peak_share": flops / peaks[precision], "ratios": ratios}
+            )
+            try:
+                starts = [_first_step(overrides) for _ in range(options.first_step_runs)]
+            except UserError as error:  # what was measured so far is still worth having
+                console.print(f"No time to the first step: {error}", highlight=False, markup=False, soft_wrap=True)
+                starts = []
+            rows[-1]["seconds_to_first_step"] = statistics.median(starts) if starts else None
     names = ("sentences", "warmup", "steps", "repeats", "retries", "first_step_runs")
     settings = {
         "data": Path(options.data).name if options.data else "phrasebook", "pairs": len(data.splits["train"]),
         "vocabulary_source": len(data.tokenizers.source), "vocabulary_target": len(data.tokenizers.target),
-        "model": list(_MODEL), "peak_flops": peaks,
+        "models": {_name(vars(shape)): _overrides(shape) for shape in _shapes(options)}, "peak_flops": peaks,
+        "peers": _peers.versions(),
     }  # fmt: skip
     return settings | {name: getattr(options, name) for name in names}, rows
+
+
+def _shapes(options: argparse.Namespace) -> "list[_peers.Shape]":
+    """The models that are asked for."""
+    recurrent = [
+        _peers.Shape("rnn", score, feeding == "yes") for score, feeding in product(options.scores, options.feeding)
+    ]
+    transformer = [_peers.Shape("transformer", "scaled", False)]
+    return (recurrent if "rnn" in options.models else []) + (transformer if "transformer" in options.models else [])
+
+
+def _overrides(shape: "_peers.Shape") -> list[str]:
+    """The words of `train.py` that choose such a model."""
+    if shape.model == "transformer":
+        sizes, chosen = _peers.TRANSFORMER, ["attention=scaled"]
+    else:
+        sizes = _peers.RNN
+        feeding = str(shape.feeding).lower()
+        chosen = ["model.cell=lstm", "model.layers=1", "model/decoder=luong", f"model.decoder.input_feeding={feeding}"]
+        chosen += ["attention=luong", f"attention/score={shape.score}"]
+        chosen += [f"attention.score.size={_peers.ALIGNMENT}"] if shape.score == "additive" else []
+    return [f"model={shape.model}", *chosen, *(f"model.{name}={size}" for name, size in sizes.items()), *_TRAINED]
+
+
+def _name(row: dict[str, Any]) -> str:
+    """What a row measured, in words."""
+    words = [
+        row.get("toolkit"),
+        row["model"],
+        row["score"],
+        "feeding" if row["feeding"] else None,
+        row.get("precision"),
+    ]
+    return " ".join(word for word in words if word)
 
 
 @dataclass
@@ -156,6 +198,55 @@ class Window:
         return self.tokens / self.seconds
 
 
+class Clock:
+    """Times windows of steps, until enough of them are not void or the retries are spent."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._windows: list[Window] = []
+        self._real = self._cells = 0  # of both sides, padding left out and included
+        self._step = self._tokens = 0
+
+    def stepped(self, batch: "Batch") -> bool:
+        """To be called behind every step; whether it was the last."""
+        from attnlab.data.tokenizers import PAD
+
+        warmup, length = self._options.warmup, self._options.steps
+        self._step += 1
+        if self._step > warmup:
+            target = int((batch.target_out != PAD).sum())
+            self._tokens += target
+            self._real += target + int((batch.source != PAD).sum())
+            self._cells += batch.target_out.numel() + batch.source.numel()
+        if self._step < warmup or (self._step - warmup) % length:
+            return False
+        if self._step > warmup:
+            seconds = time.perf_counter() - self._begun
+            self._windows.append(Window(self._tokens, seconds, self._pressure.share()))
+        good = sum(not _machine.is_void(window.pressure) for window in self._windows)
+        self._tokens, self._pressure, self._begun = 0, _machine.Pressure(), time.perf_counter()
+        return good == self._options.repeats or len(self._windows) == self._options.repeats + self._options.retries
+
+    def watch(self, batches: Iterable["Batch"]) -> Iterator["Batch"]:
+        """The batches, over and over, for a loop that steps before it asks for the next one."""
+        while True:
+            for batch in batches:
+                yield batch
+                if self.stepped(batch):
+                    return
+
+    def speed(self) -> dict[str, Any]:
+        """The entries of a row."""
+        good = [window for window in self._windows if not _machine.is_void(window.pressure)]
+        rates = [window.rate for window in good or self._windows]
+        pressures = [window.pressure for window in good or self._windows if window.pressure is not None]
+        return {
+            "tokens_per_second": statistics.median(rates), "tokens_per_second_min": min(rates),
+            "tokens_per_second_max": max(rates), "repeats": len(rates), "nonpadding": self._real / self._cells,
+            "cpu_pressure": max(pressures, default=None), "void": not good,
+        }  # fmt: skip
+
+
 def _speed(config: dict[str, Any], data: "TranslationData", options: argparse.Namespace) -> dict[str, Any]:
     """Trains until enough windows are timed."""
     import pytorch_lightning as pl
@@ -163,69 +254,28 @@ def _speed(config: dict[str, Any], data: "TranslationData", options: argparse.Na
     from attnlab.callbacks.guard import FiniteLoss
     from attnlab.experiment.training import make_task, quiet
 
+    clock = Clock(options)
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: "Batch", batch_idx: int
+        ) -> None:
+            trainer.should_stop = clock.stepped(batch)
+
     quiet()
     pl.seed_everything(config["seed"], verbose=False)
     task = make_task(config, data)
     flops = _flops_per_token(task, islice(data.train_dataloader(), _COUNTED))
-    clock = _clock(options)
     trainer = pl.Trainer(
         **config["trainer"] | {"accelerator": "cpu", "devices": 1, "max_epochs": -1},
         max_steps=options.warmup + options.steps * (options.repeats + options.retries),
-        callbacks=[FiniteLoss(), clock], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        callbacks=[FiniteLoss(), Watch()], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(task, train_dataloaders=data.train_dataloader())
     if trainer.interrupted:
         raise KeyboardInterrupt
-    good = [window for window in clock.windows if not _machine.is_void(window.pressure)]
-    rates = [window.rate for window in good or clock.windows]
-    pressures = [window.pressure for window in good or clock.windows if window.pressure is not None]
-    return {
-        "tokens_per_second": statistics.median(rates),
-        "tokens_per_second_min": min(rates),
-        "tokens_per_second_max": max(rates),
-        "repeats": len(rates),
-        "nonpadding": clock.real / clock.cells,
-        "cpu_pressure": max(pressures, default=None),
-        "void": not good,
-        "parameters": task.model.parameter_count(),
-        "flops_per_token": flops,
-    }
-
-
-def _clock(options: argparse.Namespace) -> Any:
-    """A callback that times windows of steps, until enough of them are not void or the retries are spent."""
-    import time
-
-    import pytorch_lightning as pl
-
-    from attnlab.data.tokenizers import PAD
-
-    class Clock(pl.Callback):
-        def __init__(self) -> None:
-            self.windows: list[Window] = []
-            self.real = self.cells = 0  # of both sides, padding left out and included
-            self._step = self._tokens = 0
-
-        def on_train_batch_end(
-            self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: "Batch", batch_idx: int
-        ) -> None:
-            self._step += 1
-            if self._step > options.warmup:
-                target = int((batch.target_out != PAD).sum())
-                self._tokens += target
-                self.real += target + int((batch.source != PAD).sum())
-                self.cells += batch.target_out.numel() + batch.source.numel()
-            if self._step < options.warmup or (self._step - options.warmup) % options.steps:
-                return
-            if self._step > options.warmup:
-                seconds = time.perf_counter() - self._begun
-                self.windows.append(Window(self._tokens, seconds, self._pressure.share()))
-                good = sum(not _machine.is_void(window.pressure) for window in self.windows)
-                trainer.should_stop = good == options.repeats
-            self._tokens, self._pressure, self._begun = 0, _machine.Pressure(), time.perf_counter()
-
-    return Clock()
+    return clock.speed() | {"parameters": task.model.parameter_count(), "flops_per_token": flops}
 
 
 def _flops_per_token(task: "TranslationTask", batches: "Iterable[Batch]") -> float:
@@ -272,24 +322,24 @@ def _first_step(overrides: list[str]) -> float:
 def table(rows: list[dict[str, Any]]) -> "Table":
     """A line for each row; a void one says so.
 
-    `real` is the share of cells that are no padding, `start` the time to the first step, `waited` the share of the time
-    in which some task of the machine waited for a processor.
+    `ratio` is ours to each other toolkit's, `real` the share of cells that are no padding, `start` the time to the
+    first step, `waited` the share of the time in which some task of the machine waited for a processor.
     """
     from rich import box
     from rich.table import Table
 
     shown = Table(title="Training speed: target tokens per second", title_justify="left", box=box.SIMPLE)
-    for name in ("model", "type"):
-        shown.add_column(name)
-    for name in ("median", "least", "most", "peak", "real", "start", "waited"):
+    for name in ("toolkit", "model", "type"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("median", "least", "most", "ratio", "peak", "real", "start", "waited"):
         shown.add_column(name, justify="right")
     for row in rows:
-        pressure, start = row["cpu_pressure"], row["seconds_to_first_step"]
         rates = [row[f"tokens_per_second{suffix}"] for suffix in ("", "_min", "_max")]
+        ratios = " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", {}).values())
+        peak, start = row.get("peak_share"), row.get("seconds_to_first_step")
         shown.add_row(
-            f"{row['model']} {row['score']}{', feeding' if row['feeding'] else ''}", row["precision"],
-            *[f"{rate:,.0f}" for rate in rates], f"{row['peak_share']:.1%}", f"{row['nonpadding']:.0%}",
-            "" if start is None else f"{start:.1f} s",
-            ("" if pressure is None else f"{pressure:.1%}") + (" void" if row["void"] else ""),
+            row["toolkit"], _name(row | {"toolkit": None, "precision": None}), row["precision"],
+            *[f"{rate:,.0f}" for rate in rates], ratios, "" if peak is None else f"{peak:.1%}",
+            f"{row['nonpadding']:.0%}", "" if start is None else f"{start:.1f} s", _machine.waited(row),
         )  # fmt: skip
     return shown

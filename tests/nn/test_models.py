@@ -297,6 +297,17 @@ def test_a_decoder_deeper_than_its_encoder_is_refused_with_a_sentence():
         model(layers=2, encoder_layers=1)
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_features_may_be_wider_than_the_embeddings_of_an_output_layer_of_its_own(decoder):
+    seq2seq = model(decoder, readout_size=7, tie_output=False)
+    assert seq2seq.readout.linear.in_features == 7
+    scored, _ = seq2seq(SOURCE, TARGET_IN, TARGET)
+    scored.sum().backward()
+    assert seq2seq.readout.linear.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match=r"found 7 and 6; make them equal or set model.tie_output=false"):
+        model(decoder, readout_size=7, tie_output=True)
+
+
 def test_two_models_from_one_partial_share_no_parameters():
     attention = partial(Attention, GeneralScore, Softmax, Expectation)
     options = {"source_vocabulary": 7, "target_vocabulary": 7, "embedding": 6, "encoder_size": 4, "decoder_size": 5}

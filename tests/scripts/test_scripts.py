@@ -139,20 +139,43 @@ def test_benchmark_train(tmp_path: Path) -> None:
     ended = call(
         "benchmark.py", "train", "--scores", "general", "--feeding", "no", "--precision", precision, "--pairs", 40,
         "--sentences", 4, "--warmup", 1, "--steps", 1, "--repeats", 2, "--retries", 1, "--first-step-runs", 0,
-        "--json", tmp_path / "speed.json",
+        "--no-peers", "--json", tmp_path / "speed.json",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode()
-    assert b"rnn general" in ended.stdout
     written = json.loads((tmp_path / "speed.json").read_text())
     assert {"cpu", "cores", "threads"} <= written["machine"].keys()
     assert {"python", "torch"} <= written["versions"].keys()
-    (row,) = written["rows"]
-    assert (row["model"], row["score"], row["feeding"], row["precision"]) == ("rnn", "general", False, precision)
-    assert 0 < row["tokens_per_second_min"] <= row["tokens_per_second"] <= row["tokens_per_second_max"]
-    assert 0 < row["peak_share"] < 1
-    assert 0 < row["nonpadding"] <= 1
-    assert row["seconds_to_first_step"] is None
-    assert isinstance(row["void"], bool)
+    names = ("toolkit", "model", "score", "feeding", "precision")
+    assert [tuple(row[name] for name in names) for row in written["rows"]] == [
+        ("attnlab", "rnn", "general", False, precision), ("attnlab", "transformer", "scaled", False, precision)
+    ]  # fmt: skip
+    for row in written["rows"]:
+        assert f"{row['model']} {row['score']}" in ended.stdout.decode()
+        assert 0 < row["tokens_per_second_min"] <= row["tokens_per_second"] <= row["tokens_per_second_max"]
+        assert 0 < row["peak_share"] < 1
+        assert 0 < row["nonpadding"] <= 1
+        assert row["ratios"] == {}
+        assert row["seconds_to_first_step"] is None
+        assert isinstance(row["void"], bool)
+
+
+@pytest.mark.parametrize(("toolkit", "package"), [("OpenNMT-py", "onmt"), ("JoeyNMT", "joeynmt")])
+def test_benchmark_train_beside_another_toolkit(toolkit: str, package: str, tmp_path: Path) -> None:
+    pytest.importorskip(package)
+    ended = call(
+        "benchmark.py", "train", "--scores", "additive", "--precision", "fp32", "--pairs", 40, "--sentences", 4,
+        "--warmup", 1, "--steps", 1, "--repeats", 1, "--retries", 0, "--first-step-runs", 0,
+        "--json", tmp_path / "speed.json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr.decode()
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    ours = [row for row in rows if row["toolkit"] == "attnlab"]
+    theirs = [row for row in rows if row["toolkit"] == toolkit]
+    assert len(theirs) == len(ours) == 3
+    for our, their in zip(ours, theirs, strict=True):
+        assert our["nonpadding"] == their["nonpadding"]  # the same batches
+        assert abs(our["parameters"] / their["parameters"] - 1) < 0.05
+        assert our["ratios"][toolkit] == our["tokens_per_second"] / their["tokens_per_second"]
 
 
 def test_benchmark_estimators(tmp_path: Path) -> None:

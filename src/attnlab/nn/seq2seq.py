@@ -36,7 +36,7 @@ class Seq2Seq(nn.Module, ABC):
     Args:
         source_vocabulary: number of source types.
         target_vocabulary: number of target types V.
-        embedding: width E of both embeddings, and of the features that are read out.
+        embedding: width E of both embeddings.
         dropout: probability on embeddings and on the features.
         word_dropout: probability of a token, on either side, to be read as an embedding of zeros while training
             (Gal and Ghahramani 2016; Sennrich and Zhang 2019 for translation from few pairs).
@@ -121,9 +121,10 @@ class RNNSeq2Seq(Seq2Seq):
     Args:
         attention: factory of the attention, (query_size, key_size) -> Attention.
         decoder: factory of the decoder; see `attnlab.nn.decoders`.
-        embedding: width E of both embeddings, and of the features R.
+        embedding: width E of both embeddings.
         encoder_size: width of each direction of the encoder; keys and values are twice as wide.
         decoder_size: width H of the decoder, and so of the queries.
+        readout_size: width R of the features, the embeddings' if None.
         layers: recurrent layers of the decoder.
         encoder_layers: recurrent layers of the encoder, as many as the decoder's if None; the decoder starts from the
             last states of the upper ones.
@@ -138,17 +139,20 @@ class RNNSeq2Seq(Seq2Seq):
 
     def __init__(
         self, *, attention: AttentionFactory, decoder: Callable[..., Decoder], embedding: int = 256,
-        encoder_size: int = 256, decoder_size: int = 512, layers: int = 1, encoder_layers: int | None = None,
-        cell: CellKind = "lstm", dropout: float = 0.2, word_dropout: float = 0.0, tie_output: bool = True,
-        share_embeddings: bool = False, padding: int = 0, chunk: int = 2**26, source_vocabulary: int,
-        target_vocabulary: int,
+        encoder_size: int = 256, decoder_size: int = 512, readout_size: int | None = None, layers: int = 1,
+        encoder_layers: int | None = None, cell: CellKind = "lstm", dropout: float = 0.2, word_dropout: float = 0.0,
+        tie_output: bool = True, share_embeddings: bool = False, padding: int = 0, chunk: int = 2**26,
+        source_vocabulary: int, target_vocabulary: int,
     ) -> None:  # fmt: skip
         super().__init__(
             source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, embedding=embedding,
             dropout=dropout, word_dropout=word_dropout, share_embeddings=share_embeddings, padding=padding,
         )  # fmt: skip
         deep = layers if encoder_layers is None else encoder_layers
-        at_least_one(encoder_size=encoder_size, decoder_size=decoder_size, layers=layers, encoder_layers=deep)
+        wide = embedding if readout_size is None else readout_size
+        at_least_one(
+            encoder_size=encoder_size, decoder_size=decoder_size, readout_size=wide, layers=layers, encoder_layers=deep
+        )
         if deep < layers:
             raise ValueError(
                 f"model.encoder_layers={deep} is less than model.layers={layers}, but each layer of the decoder starts "
@@ -158,9 +162,9 @@ class RNNSeq2Seq(Seq2Seq):
         self.encoder = BidirectionalEncoder(cell, embedding, encoder_size, deep, dropout)
         self.decoder = decoder(
             attention=attention, input_size=embedding, key_size=2 * encoder_size, size=decoder_size,
-            readout_size=embedding, layers=layers, cell=cell, dropout=dropout,
+            readout_size=wide, layers=layers, cell=cell, dropout=dropout,
         )  # fmt: skip
-        self.readout = VocabularyReadout(embedding, target_vocabulary, self.target_embedding if tie_output else None)
+        self.readout = VocabularyReadout(wide, target_vocabulary, self.target_embedding if tie_output else None)
         guided = self.decoder.attention.estimator.guided
         self.guide = InferenceNetwork(cell, embedding, embedding, encoder_size) if guided else None
         self.chunk = chunk

@@ -1,0 +1,191 @@
+"""Other toolkits' training on the batches that ours gets, each where it is installed in the same environment.
+
+Each trains a model of the same sizes with its own code, in the way its own training does: OpenNMT-py 3.5 (Klein et al.
+2017) through its Trainer, JoeyNMT 2.3 (Kreutzer et al. 2019) through the calls of its training step. Their projects pin
+older versions of other packages; `pip install --no-deps OpenNMT-py joeynmt` and what they then miss serves.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attnlab.data.batching import Batch
+    from attnlab.data.translation import TranslationData
+
+CLIP = 1.0
+"""The greatest norm of the gradient, in all toolkits."""
+DROPOUT = 0.1
+LEARNING_RATE = 0.001
+RNN = {"embedding": 256, "encoder_size": 256, "decoder_size": 512, "readout_size": 512}
+"""Sizes of the recurrent model, by the names that our configs give them; one layer each."""
+ALIGNMENT = 512  # width of the layer of additive attention, which OpenNMT-py makes as wide as the decoder
+TRANSFORMER = {"embedding": 256, "depth": 3, "heads": 4, "hidden": 512}
+"""Sizes of the Transformer."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which of the models is trained."""
+
+    model: str  # rnn or transformer
+    score: str
+    feeding: bool
+
+
+_PACKAGES = {"OpenNMT-py": "onmt", "JoeyNMT": "joeynmt"}
+_SCORES = {
+    "OpenNMT-py": {"additive": "mlp", "general": "general", "dot": "dot"},
+    "JoeyNMT": {"additive": "bahdanau", "general": "luong"},
+}
+
+Training = Callable[[Iterable["Batch"]], None]
+"""Trains on every batch it is given."""
+
+
+def available(shape: Shape, data: "TranslationData") -> Iterator[tuple[str, int, Training]]:
+    """Of every toolkit that is installed and has such a model: its name, the number of parameters, its training."""
+    for name, make in (("OpenNMT-py", _opennmt), ("JoeyNMT", _joeynmt)):
+        if name in versions() and (shape.model == "transformer" or shape.score in _SCORES[name]):
+            with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
+                model, training = make(shape, len(data.tokenizers.source), len(data.tokenizers.target))
+            yield name, sum(parameter.numel() for parameter in model.parameters()), training
+
+
+def versions() -> dict[str, str]:
+    """Of the toolkits that are installed."""
+    return {name: version(name) for name, package in _PACKAGES.items() if find_spec(package)}
+
+
+def _specials() -> list[str]:
+    """Names for the special tokens, in the order of our ids."""
+    from attnlab.data.tokenizers import BOS, EOS, PAD, UNK
+
+    names = {PAD: "<blank>", UNK: "<unk>", BOS: "<s>", EOS: "</s>"}
+    return [names[number] for number in sorted(names)]
+
+
+def _opennmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
+    import pyonmttok
+    import torch
+    from onmt import opts
+    from onmt.model_builder import build_model
+    from onmt.trainer import build_trainer
+    from onmt.utils.optimizers import Optimizer
+    from onmt.utils.parse import ArgumentParser
+
+    logging.getLogger().setLevel(logging.ERROR)
+    words: dict[str, Any] = {
+        "data": "none", "src_vocab": "none", "dropout": DROPOUT, "attention_dropout": DROPOUT, "optim": "adam",
+        "learning_rate": LEARNING_RATE, "max_grad_norm": CLIP, "normalization": "tokens", "report_every": 10**9,
+    }  # fmt: skip
+    if shape.model == "rnn":
+        words |= {
+            "encoder_type": "brnn", "decoder_type": "rnn", "rnn_type": "LSTM", "layers": 1,
+            "word_vec_size": RNN["embedding"], "hidden_size": RNN["decoder_size"], "input_feed": int(shape.feeding),
+            "global_attention": _SCORES["OpenNMT-py"][shape.score],
+        }  # fmt: skip
+    else:
+        words |= {
+            "encoder_type": "transformer", "decoder_type": "transformer", "layers": TRANSFORMER["depth"],
+            "heads": TRANSFORMER["heads"], "transformer_ff": TRANSFORMER["hidden"], "position_encoding": "true",
+            "word_vec_size": TRANSFORMER["embedding"], "hidden_size": TRANSFORMER["embedding"],
+        }  # fmt: skip
+    parser = ArgumentParser()
+    opts.train_opts(parser)
+    given = [word for name, value in words.items() for word in (f"--{name}", str(value)) if word != "true"]
+    options, _ = parser.parse_known_args(given)
+    options.data = {}
+    ArgumentParser.update_model_opts(options)
+    specials = _specials()
+    vocabularies = {
+        side: pyonmttok.build_vocab_from_tokens([str(n) for n in range(size - len(specials))], special_tokens=specials)
+        for side, size in (("src", source), ("tgt", target))
+    } | {"data_task": "seq2seq"}
+    model = build_model(options, options, vocabularies, None, -1)
+    trainer = build_trainer(options, -1, model, vocabularies, Optimizer.from_opt(model, options))
+
+    def train(batches: Iterable["Batch"]) -> None:
+        from attnlab.data.tokenizers import PAD
+
+        def theirs() -> Iterator[tuple[dict[str, Any], int]]:
+            for batch in batches:
+                yield {
+                    "src": batch.source.unsqueeze(-1),
+                    "srclen": (batch.source != PAD).sum(1),
+                    "tgt": torch.cat([batch.target_in[:, :1], batch.target_out], 1).unsqueeze(-1),
+                }, 0  # fmt: skip
+
+        with warnings.catch_warnings(action="ignore"):
+            trainer.train(theirs(), 0, save_checkpoint_steps=0, valid_steps=10**9)
+
+    return model, train
+
+
+def _joeynmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
+    from joeynmt.builders import build_gradient_clipper, build_optimizer
+    from joeynmt.model import build_model
+    from joeynmt.vocabulary import Vocabulary
+
+    if shape.model == "rnn":
+        embeddings = {"embedding_dim": RNN["embedding"], "scale": False, "dropout": DROPOUT}
+        common = {
+            "type": "recurrent",
+            "rnn_type": "lstm",
+            "num_layers": 1,
+            "dropout": DROPOUT,
+            "embeddings": embeddings,
+        }
+        encoder = common | {"hidden_size": RNN["encoder_size"], "bidirectional": True}
+        decoder = common | {
+            "hidden_size": RNN["decoder_size"], "hidden_dropout": DROPOUT, "input_feeding": shape.feeding,
+            "init_hidden": "bridge", "attention": _SCORES["JoeyNMT"][shape.score],
+        }  # fmt: skip
+    else:
+        width = TRANSFORMER["embedding"]
+        embeddings = {"embedding_dim": width, "scale": True, "dropout": DROPOUT}
+        encoder = decoder = {
+            "type": "transformer", "num_layers": TRANSFORMER["depth"], "num_heads": TRANSFORMER["heads"],
+            "hidden_size": width, "ff_size": TRANSFORMER["hidden"], "dropout": DROPOUT, "embeddings": embeddings,
+            "layer_norm": "pre",
+        }  # fmt: skip
+    order = (
+        "unk",
+        "pad",
+        "bos",
+        "eos",
+    )  # the one that its vocabulary takes; ours has the first two the other way round
+    specials = {f"{name}_id": number for number, name in enumerate(order)} | {f"{n}_token": f"<{n}>" for n in order}
+    settings = SimpleNamespace(**specials, lang_tags=[], sep_token=None)
+    vocabularies = [Vocabulary([str(n) for n in range(size - len(order))], settings) for size in (source, target)]
+    model = build_model({"encoder": encoder, "decoder": decoder, "tied_softmax": False}, *vocabularies)
+    model.loss_function = ("crossentropy", 0.0)
+    optimizer = build_optimizer({"optimizer": "adam", "learning_rate": LEARNING_RATE}, model.parameters())
+    clip = build_gradient_clipper({"clip_grad_norm": CLIP, "clip_grad_val": None})
+
+    def train(batches: Iterable["Batch"]) -> None:
+        model.train()
+        for batch in batches:
+            src, seen, target = (ids.where(ids > 1, 1 - ids) for ids in batch[:3])
+            rows = (src != model.pad_index).sum(1).argsort(descending=True)
+            src, seen, target = src[rows], seen[rows], target[rows]
+            real = target != model.pad_index
+            loss, _, _, correct = model(
+                return_type="loss", src=src, src_length=(src != model.pad_index).sum(1),
+                src_mask=(src != model.pad_index).unsqueeze(1), trg_input=seen, trg=target, trg_mask=real.unsqueeze(1),
+            )  # fmt: skip
+            loss = loss / real.sum()
+            loss.backward()
+            loss.item(), correct.item()
+            clip(parameters=model.parameters())
+            optimizer.step()
+            model.zero_grad()
+
+    return model, train
