@@ -43,6 +43,13 @@ def test_what_does_not_change_the_result_does_not_make_another_run(tmp_path: Pat
     RunRecord(tmp_path, CONFIG | {"wandb": {"mode": "disabled"}, "run_dir": "elsewhere", "maps": 0})
 
 
+def test_an_option_that_a_later_version_adds_and_leaves_null_makes_no_other_run(tmp_path: Path) -> None:
+    RunRecord(tmp_path, CONFIG).begin([], {})
+    RunRecord(tmp_path, CONFIG | {"model": CONFIG["model"] | {"added": None}})
+    with pytest.raises(UserError, match=r"model.added: None there, 3 here"):
+        RunRecord(tmp_path, CONFIG | {"model": CONFIG["model"] | {"added": 3}})
+
+
 def test_a_directory_that_is_no_run_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run directory"):
         read_config(tmp_path)

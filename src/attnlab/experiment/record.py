@@ -49,9 +49,9 @@ class RunRecord:
         self.hash = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
         self.status: dict[str, Any] = {}
         before = self._read_status()
-        if before and before.get("config_hash") != self.hash:
+        if before and before.get("config_hash") != self.hash and (difference := _difference(self, config)):
             raise UserError(
-                f"The run directory {directory} holds a run of another config ({_difference(self, config)}). "
+                f"The run directory {directory} holds a run of another config ({difference}). "
                 "Nothing was changed there; give another run_dir, or remove that directory."
             )
         self.before = before.get("state")
@@ -132,7 +132,8 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def _difference(record: RunRecord, config: dict[str, Any]) -> str:
-    """The first few keys in which two configs differ, in words."""
+    """The first few keys in which two configs differ, in words; empty if none does. An option that an earlier version
+    did not have is the same as null."""
     try:
         before, now = _flat(read_config(record.directory)), _flat(config)
     except UserError:

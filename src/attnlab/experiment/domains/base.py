@@ -52,8 +52,9 @@ class Domain(ABC):
         monitor, mode = config["task"]["monitor"], config["task"]["mode"]
         if monitor not in self.task.measured:
             raise UserError(f"task.monitor={monitor} is not measured; choose one of {', '.join(self.task.measured)}.")
-        if mode not in ("min", "max"):
-            raise UserError(f"task.mode={mode} must be max (the greatest {monitor} is the best) or min.")
+        best = "min" if monitor == "val/loss" else "max"
+        if mode != best:
+            raise UserError(f"task.mode={mode} does not select the best {monitor}; set task.mode={best}.")
         if not config["trainer"].get("limit_val_batches", True):
             raise UserError(
                 f"trainer.limit_val_batches={config['trainer']['limit_val_batches']} leaves out the validation that "
