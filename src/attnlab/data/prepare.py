@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -234,6 +235,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def main() -> None:
+    gc.disable()  # of the many small lists none is in a cycle; looking for one takes a fifth of the time
     spec = json.loads(sys.argv[1])
     corpus = from_spec(spec)
     if corpus.identity() is not None:

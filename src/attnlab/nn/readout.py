@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _ROWS = 32  # the number of rows that are read out is rounded up to a multiple of this
+_TYPES = 16  # and that of types, for the rows of logits begin at whole cache lines then
 
 
 class TokenLogLikelihood(torch.autograd.Function):
@@ -16,13 +17,16 @@ class TokenLogLikelihood(torch.autograd.Function):
     Equal to `naive_log_likelihood`, gradients included. With probabilities P, upstream gradient g and smoothing s,
     d / d logits = g ((1 - s) onehot + s / V - P). Only the part with P is as wide as the vocabulary, and there g scales
     the narrow side of the products; the other two parts are sums over tokens. Where `recompute` is set, P is made anew
-    in the backward pass instead of being kept.
+    in the backward pass instead of being kept. V is rounded up by types of probability 0.
     """
 
     @staticmethod
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, recompute: bool
     ) -> Tensor:
+        types = len(bias)
+        if spare := -types % _TYPES:
+            weight, bias = F.pad(weight, (0, 0, 0, spare)), F.pad(bias, (0, spare), value=-torch.inf)
         logits = F.linear(features, weight, bias)
         wide = torch.promote_types(logits.dtype, torch.float32)
         probabilities = logits.softmax(1)
@@ -30,9 +34,9 @@ class TokenLogLikelihood(torch.autograd.Function):
         normalizer = logits.amax(1, keepdim=True).to(wide) - probabilities.amax(1, keepdim=True).to(wide).log()
         gold = logits.gather(1, targets.unsqueeze(1)).to(wide)
         if smoothing:
-            mean = features.to(wide) @ weight.mean(0, dtype=wide) + bias.mean(dtype=wide)
+            mean = features.to(wide) @ weight[:types].mean(0, dtype=wide) + bias[:types].mean(dtype=wide)
             gold = (1 - smoothing) * gold + smoothing * mean.unsqueeze(1)
-        ctx.smoothing = smoothing
+        ctx.smoothing, ctx.types = smoothing, types
         ctx.save_for_backward(features, weight, bias, targets, None if recompute else probabilities)
         return (gold - normalizer).squeeze(1)
 
@@ -51,10 +55,10 @@ class TokenLogLikelihood(torch.autograd.Function):
         to_weight.index_add_(0, targets, scaled, alpha=share)
         to_bias.index_add_(0, targets, scale.squeeze(1), alpha=share)
         if ctx.smoothing:
-            to_features.addcmul_(weight.mean(0), scale, value=ctx.smoothing)
-            to_weight.add_(scaled.sum(0), alpha=ctx.smoothing / len(bias))
-            to_bias.add_(scale.sum(), alpha=ctx.smoothing / len(bias))
-        return to_features, to_weight, to_bias, None, None, None
+            to_features.addcmul_(weight[: ctx.types].mean(0), scale, value=ctx.smoothing)
+            to_weight.add_(scaled.sum(0), alpha=ctx.smoothing / ctx.types)
+            to_bias.add_(scale.sum(), alpha=ctx.smoothing / ctx.types)
+        return to_features, to_weight[: ctx.types], to_bias[: ctx.types], None, None, None
 
 
 def naive_log_likelihood(
