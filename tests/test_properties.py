@@ -25,8 +25,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, configuration, event, given, note, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pytorch_lightning.callbacks import EMAWeightAveraging
 
+from attnlab.callbacks.average import MovingAverage
 from attnlab.callbacks.epochs import StepOnPlateau
 from attnlab.callbacks.guard import FiniteLoss
 from attnlab.cli import CONF
@@ -212,7 +212,7 @@ def train_a_step_and_test(config: dict[str, Any], which: int = 0) -> None:
     torch.manual_seed(0)
     task = make_task(config, data)
     average = config["task"]["average"]
-    averaging = [] if average is None else [EMAWeightAveraging(use_buffers=False, decay=average)]
+    averaging = [] if average is None else [MovingAverage(average)]
     trainer = pl.Trainer(
         max_epochs=1, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0, accelerator="cpu",
         precision=trainer_precision(config["trainer"] | {"accelerator": "cpu"}),

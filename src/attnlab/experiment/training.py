@@ -11,12 +11,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
 
 from attnlab.attention import LastPosition
+from attnlab.callbacks.average import MovingAverage
 from attnlab.callbacks.curves import Curves
 from attnlab.callbacks.diagnostics import EstimatorDiagnostics
 from attnlab.callbacks.epochs import EpochSeeds, StepOnPlateau
@@ -182,7 +183,7 @@ def make_trainer(
     if config["task"]["stop_lr"] is not None:
         stops.append(StopAtLearningRate(config["task"]["stop_lr"]))
     if config["task"]["average"] is not None:
-        stops.append(EMAWeightAveraging(use_buffers=False, decay=config["task"]["average"]))
+        stops.append(MovingAverage(config["task"]["average"]))
     options = config["trainer"] | {"precision": trainer_precision(config["trainer"])}
     if ranks.world > 1:
         stops.append(StopAtOnce())
