@@ -134,8 +134,14 @@ class GlimpseViT(ImageClassifier):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Candidates]:
         copies = self.estimator.paths if self.training else 1
-        records = self._choose(images, copies)
+        offers = self._offers(images)
+        # one gather has the gradient of what is read, where the choices, one by one, would each fill a tensor of all
+        records = self.policy(images, offers.detach(), copies)
         read = torch.cat([record.contexts[0] for record in records], 1)  # [K B, k, C patch^2 + D]
+        chosen = _positions(records)
+        images_of = torch.arange(len(chosen), device=chosen.device).remainder(len(images))
+        offered = offers[images_of.unsqueeze(1), chosen]
+        read = read + (offered - offered.detach())  # the contexts alone have the gradient of the weights
         pixels, places = read[..., : self.embed.in_features], read[..., self.embed.in_features :]
         tokens = torch.cat([self.token.expand(len(read), 1, -1), self.embed(pixels) + places], 1)
         tokens = self.dropout(tokens)
@@ -144,19 +150,24 @@ class GlimpseViT(ImageClassifier):
         scored = self.readout(self.norm(tokens[:, 0]))
         return scored.view(copies, len(images), -1), credit([_with_heads(record) for record in records], copies)
 
-    def _choose(self, images: Tensor, copies: int) -> list[Candidates]:
-        """The glimpses. What a patch offers is its pixels and its place, so that only what is read is embedded."""
+    def _offers(self, images: Tensor) -> Tensor:
+        """What there is to read of each patch: its pixels and its place, so that only what is read is embedded."""
         places = self.positions().expand(len(images), -1, -1)
-        return self.policy(images, torch.cat([patches(images, self.patch), places], -1), copies)  # type: ignore[no-any-return]
+        return torch.cat([patches(images, self.patch), places], -1)
 
     @torch.no_grad()
     def chosen(self, images: Tensor) -> Tensor:
-        positions = [record.positions for record in self._choose(images, 1)]
-        return torch.cat([found[0] for found in positions if found is not None], 1)
+        return _positions(self.policy(images, self._offers(images), 1))
 
     @torch.no_grad()
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        return {"policy": self._choose(images, 1)[0].weights.unsqueeze(1)}  # before the first glimpse
+        first = self.policy(images, self._offers(images), 1)[0]
+        return {"policy": first.weights.unsqueeze(1)}  # before the first glimpse
+
+
+def _positions(records: list[Candidates]) -> Tensor:
+    """The patches that were chosen, [N, k]."""
+    return torch.cat([record.positions[0] for record in records if record.positions is not None], 1)
 
 
 def _with_heads(record: Candidates) -> Candidates:
