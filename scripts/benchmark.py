@@ -44,6 +44,7 @@ def main() -> int:
 
     from benchmarks import _machine
     from rich.console import Console
+    from rich.measure import Measurement
 
     from attnlab.files import write_json
 
@@ -54,6 +55,8 @@ def main() -> int:
     table = sections[options.section].table(rows)
     table.caption = _machine.caption(machine, versions)
     table.caption_justify = "left"
+    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.width = max(console.width, needed)  # a line that wraps can be read, a number cut short cannot
     console.print(table)
     if options.json is not None:
         outcome = {"section": options.section, "machine": machine, "versions": versions, "settings": settings}

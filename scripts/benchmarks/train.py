@@ -6,12 +6,13 @@ output layer of its own. The Transformer has 3 + 3 layers of width 256, 4 heads 
 are those seen at least twice, batches have 64 sentences, dropout is 0.1.
 
 OpenNMT-py and JoeyNMT, where they are installed, train models of the same sizes on the same batches, in fp32, by
-their own code; `ratio` is ours to each of theirs.
+their own code; `ratio` is ours to each of theirs. All take turns, `--rounds` times, lest a machine that slows down tell
+for one of them.
 
 A step is that of `python train.py`: Lightning's loop with loading, forward, backward, clipping to norm 1, fused Adam
 and the check for a finite loss, on the processor. Left out are validation, logging and checkpoints. After the warm-up,
-`--repeats` windows of `--steps` steps are timed; tokens per second counts target tokens with their end symbol and
-without padding, and is the median over the windows that are not void, with the least and the greatest.
+`--repeats` windows of `--steps` steps are timed in every turn; tokens per second counts target tokens with their end
+symbol and without padding, and is the median over the windows that are not void, with the least and the greatest.
 
 peak_share is the rate of the arithmetic in matrix products over that of a large square product on this machine, in the
 same precision and with the same threads. The operations of forward and backward are counted by torch's
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SCORES = ("additive", "general", "scaled", "dot")
+_OURS = "attnlab"
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 _TRAINED = (
     "task=translation", "model.tie_output=false", "model.share_embeddings=false", f"model.dropout={_peers.DROPOUT}",
@@ -89,8 +91,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("sentences", 1, 64, "sentences of a batch"),
         ("warmup", 1, 10, "steps before the clock starts"),
         ("steps", 1, 20, "steps of a timed window"),
-        ("repeats", 1, 5, "timed windows"),
-        ("retries", 0, 4, "more windows for such as are void"),
+        ("rounds", 1, 2, "turns of every toolkit and precision"),
+        ("repeats", 1, 3, "timed windows of a turn"),
+        ("retries", 0, 3, "more of them for such as are void"),
         ("first-step-runs", 0, 1, "runs of train.py that are timed to their first step"),
     )
 
@@ -113,35 +116,38 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     data.prepare()
     peaks = {precision: _machine.matmul_peak(precision) for precision in options.precision}
     rows: list[dict[str, Any]] = []
-
-    def found(row: dict[str, Any]) -> None:
-        rows.append(row)
-        console.print(f"{_name(row)}: {row['tokens_per_second']:,.0f} tokens/s", highlight=False)
-
     for shape in _shapes(options):
-        named = {"model": shape.model, "score": shape.score, "feeding": shape.feeding}
+        clocks: dict[tuple[str, str], Clock] = {}
+        parameters, flops = {}, 0.0
+        for _ in range(options.rounds):
+            for toolkit, count, training in () if options.no_peers else _peers.available(shape, data):
+                parameters[toolkit] = count
+                clock = clocks.setdefault((toolkit, "fp32"), Clock(options))
+                clock.turn()
+                training(clock.watch(data.train_dataloader()))
+            for precision in options.precision:
+                clock = clocks.setdefault((_OURS, precision), Clock(options))
+                clock.turn()
+                parameters[_OURS], flops = _train(_config(shape, precision), data, clock, options)
         peers: dict[str, float] = {}
-        for toolkit, parameters, training in () if options.no_peers else _peers.available(shape, data):
-            clock = Clock(options)
-            training(clock.watch(data.train_dataloader()))
-            found({"toolkit": toolkit, **named, "precision": "fp32", **clock.speed(), "parameters": parameters})
-            peers[toolkit] = rows[-1]["tokens_per_second"]
-        for precision in options.precision:
-            overrides = [*_overrides(shape), f"trainer.precision={_PRECISIONS[precision]}"]
-            speed = _speed(compose(CONF, overrides), data, options)
-            flops = speed.pop("flops_per_token") * speed["tokens_per_second"]
-            ratios = {toolkit: speed["tokens_per_second"] / rate for toolkit, rate in peers.items()}
-            found(
-                {"toolkit": "attnlab", **named, "precision": precision, **speed}
-                | {"peak_share": flops / peaks[precision], "ratios": ratios}
-            )
+        for (toolkit, precision), clock in clocks.items():
+            speed = clock.speed()
+            rate = speed["tokens_per_second"]
+            named = {"toolkit": toolkit, "model": shape.model, "score": shape.score, "feeding": shape.feeding}
+            rows.append(named | {"precision": precision, **speed, "parameters": parameters[toolkit]})
+            console.print(f"{_name(rows[-1])}: {rate:,.0f} tokens/s", highlight=False)
+            if toolkit != _OURS:
+                peers[toolkit] = rate
+                continue
+            ratios = {other: rate / slower for other, slower in peers.items()}
+            rows[-1] |= {"peak_share": flops * rate / peaks[precision], "ratios": ratios}
             try:
-                starts = [_first_step(overrides) for _ in range(options.first_step_runs)]
+                starts = [_first_step(_words(shape, precision)) for _ in range(options.first_step_runs)]
             except UserError as error:  # what was measured so far is still worth having
                 console.print(f"No time to the first step: {error}", highlight=False, markup=False, soft_wrap=True)
                 starts = []
             rows[-1]["seconds_to_first_step"] = statistics.median(starts) if starts else None
-    names = ("sentences", "warmup", "steps", "repeats", "retries", "first_step_runs")
+    names = ("sentences", "warmup", "steps", "rounds", "repeats", "retries", "first_step_runs")
     settings = {
         "data": Path(options.data).name if options.data else "phrasebook", "pairs": len(data.splits["train"]),
         "vocabulary_source": len(data.tokenizers.source), "vocabulary_target": len(data.tokenizers.target),
@@ -173,6 +179,18 @@ def _overrides(shape: "_peers.Shape") -> list[str]:
     return [f"model={shape.model}", *chosen, *(f"model.{name}={size}" for name, size in sizes.items()), *_TRAINED]
 
 
+def _words(shape: "_peers.Shape", precision: str) -> list[str]:
+    """The words of `train.py` that train such a model."""
+    return [*_overrides(shape), f"trainer.precision={_PRECISIONS[precision]}"]
+
+
+def _config(shape: "_peers.Shape", precision: str) -> dict[str, Any]:
+    from attnlab.cli import CONF
+    from attnlab.experiment.build import compose
+
+    return compose(CONF, _words(shape, precision))
+
+
 def _name(row: dict[str, Any]) -> str:
     """What a row measured, in words."""
     words = [
@@ -199,13 +217,18 @@ class Window:
 
 
 class Clock:
-    """Times windows of steps, until enough of them are not void or the retries are spent."""
+    """Times windows of steps, in every turn until enough of them are not void or the retries are spent."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._windows: list[Window] = []
         self._real = self._cells = 0  # of both sides, padding left out and included
+        self.turn()
+
+    def turn(self) -> None:
+        """Begins a turn, with a warm-up of its own."""
         self._step = self._tokens = 0
+        self._before = len(self._windows)
 
     def stepped(self, batch: "Batch") -> bool:
         """To be called behind every step; whether it was the last."""
@@ -223,9 +246,10 @@ class Clock:
         if self._step > warmup:
             seconds = time.perf_counter() - self._begun
             self._windows.append(Window(self._tokens, seconds, self._pressure.share()))
-        good = sum(not _machine.is_void(window.pressure) for window in self._windows)
+        turn = self._windows[self._before :]
+        good = sum(not _machine.is_void(window.pressure) for window in turn)
         self._tokens, self._pressure, self._begun = 0, _machine.Pressure(), time.perf_counter()
-        return good == self._options.repeats or len(self._windows) == self._options.repeats + self._options.retries
+        return good == self._options.repeats or len(turn) == self._options.repeats + self._options.retries
 
     def watch(self, batches: Iterable["Batch"]) -> Iterator["Batch"]:
         """The batches, over and over, for a loop that steps before it asks for the next one."""
@@ -247,14 +271,14 @@ class Clock:
         }  # fmt: skip
 
 
-def _speed(config: dict[str, Any], data: "TranslationData", options: argparse.Namespace) -> dict[str, Any]:
-    """Trains until enough windows are timed."""
+def _train(
+    config: dict[str, Any], data: "TranslationData", clock: Clock, options: argparse.Namespace
+) -> tuple[int, float]:
+    """Trains until the clock has what it wants; the number of parameters, and the operations for a target token."""
     import pytorch_lightning as pl
 
     from attnlab.callbacks.guard import FiniteLoss
     from attnlab.experiment.training import make_task, quiet
-
-    clock = Clock(options)
 
     class Watch(pl.Callback):
         def on_train_batch_end(
@@ -275,7 +299,7 @@ def _speed(config: dict[str, Any], data: "TranslationData", options: argparse.Na
     trainer.fit(task, train_dataloaders=data.train_dataloader())
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return clock.speed() | {"parameters": task.model.parameter_count(), "flops_per_token": flops}
+    return task.model.parameter_count(), flops
 
 
 def _flops_per_token(task: "TranslationTask", batches: "Iterable[Batch]") -> float:
@@ -331,15 +355,15 @@ def table(rows: list[dict[str, Any]]) -> "Table":
     shown = Table(title="Training speed: target tokens per second", title_justify="left", box=box.SIMPLE)
     for name in ("toolkit", "model", "type"):
         shown.add_column(name, no_wrap=True)
-    for name in ("median", "least", "most", "ratio", "peak", "real", "start", "waited"):
-        shown.add_column(name, justify="right")
+    for name in ("median", "range", "ratio", "peak", "real", "start", "waited"):
+        shown.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        rates = [row[f"tokens_per_second{suffix}"] for suffix in ("", "_min", "_max")]
+        median, least, most = (f"{row[f'tokens_per_second{suffix}']:,.0f}" for suffix in ("", "_min", "_max"))
         ratios = " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", {}).values())
         peak, start = row.get("peak_share"), row.get("seconds_to_first_step")
         shown.add_row(
             row["toolkit"], _name(row | {"toolkit": None, "precision": None}), row["precision"],
-            *[f"{rate:,.0f}" for rate in rates], ratios, "" if peak is None else f"{peak:.1%}",
+            median, f"{least}-{most}", ratios, "" if peak is None else f"{peak:.1%}",
             f"{row['nonpadding']:.0%}", "" if start is None else f"{start:.1f} s", _machine.waited(row),
         )  # fmt: skip
     return shown

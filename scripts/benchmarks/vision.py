@@ -12,7 +12,8 @@ row.
 
 import argparse
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _command import add_numbers
@@ -20,6 +21,8 @@ from _command import add_numbers
 from benchmarks import _machine
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from rich.console import Console
     from rich.table import Table
     from torch import Tensor, nn
@@ -96,10 +99,8 @@ def _training(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]]
         return loss
 
     models: dict[str, tuple[Any, Callable[[Any], Any]]] = {}
-    if find_spec("vit_pytorch"):
-        from vit_pytorch import ViT
-
-        public = ViT(
+    if found := find_spec("vit_pytorch"):
+        public = _public_vit(found)(
             image_size=32, patch_size=_PATCH, num_classes=10, dim=_WIDTH, depth=_DEPTH, heads=_HEADS,
             dim_head=_WIDTH // _HEADS, mlp_dim=_HIDDEN, dropout=0.1, emb_dropout=0.1,
         )  # fmt: skip
@@ -108,6 +109,16 @@ def _training(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]]
         models[f"attnlab {name}"] = _model(name, "vit", sizes, *shape), ours
     steps = {name: _step(model.train(), loss, options.precision) for name, (model, loss) in models.items()}
     return steps, {name: sum(p.numel() for p in model.parameters()) for name, (model, _) in models.items()}
+
+
+def _public_vit(package: "ModuleSpec") -> Any:
+    """The class ViT of vit_pytorch, from its own file: the package imports others that need torchvision."""
+    found = spec_from_file_location("vit_pytorch_vit", Path(package.origin or "").with_name("vit.py"))
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.ViT
 
 
 def _step(model: "nn.Module", loss: Callable[[Any], Any], precision: str) -> Callable[[], None]:
