@@ -15,6 +15,12 @@ from statistics import mean, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# the control of the glimpses: every patch as likely as another, nothing learned about where to look
+_RANDOM = (
+    "attention.normalizer.temperature=1e6", "attention.estimator.score_function=false",
+    "attention.estimator.entropy_bonus=0",
+)  # fmt: skip
+
 TABLES = {
     "main_job": {
         "rows": {name: [f"attention={name}"] for name in ("bahdanau", "luong", "dot", "scaled", "hard", "none")},
@@ -33,10 +39,20 @@ TABLES = {
         },
         "metrics": ("accuracy", "loss", "calibration_error", "entropy"),
     },
+    "cluttered_digits": {
+        "rows": {
+            "every_patch": ["experiment=cluttered_digits"],
+            "glimpses": ["experiment=cluttered_digits_glimpses"],
+            "random_glimpses": ["experiment=cluttered_digits_glimpses", *_RANDOM],
+        },
+        # only draws can be random: an argmax is always the same
+        "metrics": ("accuracy", "sample/accuracy", "inside", "calibration_error"),
+    },
 }
 _LABELS = {
     "bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy, %", "aer": "AER", "entropy": "entropy", "loss": "loss",
-    "calibration_error": "calibration error, %",
+    "calibration_error": "calibration error, %", "sample/accuracy": "accuracy of draws, %",
+    "inside": "attention in the box, %",
 }  # fmt: skip
 _FORMS = {"aer": "{:.3f}", "entropy": "{:.2f}", "loss": "{:.3f}"}
 
@@ -51,11 +67,13 @@ def run(table: str, row: str, seed: int, overrides: list[str]) -> dict[str, obje
     if code:
         sys.exit(f"reproduce: the row {row} with seed {seed} ended with exit code {code}; mend it and run this again.")
     status, metrics = (json.loads((ROOT / run_dir / name).read_text()) for name in ("status.json", "metrics.json"))
+    epochs = [json.loads(line) for line in (ROOT / run_dir / "curves.jsonl").read_text().splitlines()]
     return {
         "row": row,
         "seed": seed,
         "command": published(command),
         "metrics": metrics,
+        "curve": [{name: epoch.get(name) for name in ("seconds", metrics["selected_by"])} for epoch in epochs],
         "versions": status["versions"],
     }
 
