@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,3 +67,38 @@ def test_a_killed_run_ends_as_if_it_had_not_been(whole, tmp_path, sent, epochs, 
         [json.loads(line) for line in (path / "curves.jsonl").read_text().splitlines()] for path in (folder, whole[0])
     ]
     assert [row["val/loss"] for row in rows[0]] == [row["val/loss"] for row in rows[1]]
+
+
+# a small disk, which fills up once there is a checkpoint; what is left there, and the run with room again, are kept
+FULL = """
+mount -t tmpfs -o size=24m none "$DISK" || exit 77
+"$@" > "$KEPT/first" 2>&1 & run=$!
+until [ -e "$DISK/run/checkpoints/last.ckpt" ]; do sleep 0.02; kill -0 $run || exit 78; done
+cat /dev/zero > "$DISK/filler" 2> "$KEPT/full"
+wait $run; echo $? > "$KEPT/code"
+cp -r "$DISK/run" "$KEPT/left"
+rm "$DISK/filler"
+"$@" > "$KEPT/second" 2>&1; code=$?
+cp -r "$DISK/run" "$KEPT/ended"
+exit $code
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a disk of its own")
+def test_a_full_disk_ends_a_run_with_a_sentence_and_loses_nothing(whole, tmp_path):
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir(), kept.mkdir()
+    shell = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", FULL, "sh", *command(disk / "run")]
+    ended = subprocess.run(
+        shell, cwd=ROOT, env=os.environ | {"DISK": str(disk), "KEPT": str(kept)}, capture_output=True, check=False
+    )
+    if ended.returncode in (1, 77) and not (kept / "first").exists():
+        pytest.skip("this machine mounts no disk for a test")
+    said = (kept / "first").read_text()
+    assert ended.returncode == 0, said + (kept / "second").read_text()
+    assert (kept / "code").read_text().strip() == "1"
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    torch.load(kept / "left" / "checkpoints" / "last.ckpt", weights_only=True)
+    found = json.loads((kept / "ended" / "metrics.json").read_text())
+    assert {name: found[name] for name in whole[1]} == whole[1]

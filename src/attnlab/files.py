@@ -86,7 +86,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Write `data`, whole or not at all; UserError where the disk refuses."""
     with atomic(path, "wb") as file:
         file.write(data)

@@ -26,6 +26,7 @@ from attnlab.callbacks.progress import TrainingProgress
 from attnlab.callbacks.stop import StopInOrder
 from attnlab.errors import UserError
 from attnlab.experiment.build import build, load_weights
+from attnlab.experiment.checkpoints import WholeCheckpointIO
 from attnlab.experiment.distributed import Ranks, environment
 from attnlab.experiment.domains import DOMAINS, Domain
 from attnlab.experiment.precision import trainer_precision
@@ -192,7 +193,8 @@ def make_trainer(
     try:
         trainer = pl.Trainer(
             **options, default_root_dir=directory, logger=False, callbacks=[checkpoint, last, *stops, *callbacks],
-            plugins=[environment(ranks)], use_distributed_sampler=False,  # the data share themselves out
+            plugins=[environment(ranks), WholeCheckpointIO()],
+            use_distributed_sampler=False,  # the data share themselves out
             enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
     except (ValueError, TypeError, MisconfigurationException) as error:
