@@ -12,6 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs whole commands goes first, so that no worker is left alone with it in the end."""
+    items.sort(key=lambda item: item.path.parent not in (ROOT / "tests", ROOT / "tests" / "scripts"))
+
+
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny run with hard attention, so with several test modes, made by train.py itself."""

@@ -3,8 +3,8 @@
 training: steps of forward, backward, clipping and Adam on images of CIFAR-10's size, side by side: attnlab's ViT with
 each variant, and lucidrains' `vit_pytorch.ViT` of the same width, depth, heads and patch where it is installed.
 
-inference: labels for canvases of cluttered digits, in evaluation, by a ViT that reads every patch and by a glimpse
-model of the same encoder that reads `--glimpses` of them, its policy included.
+inference: labels for canvases of cluttered digits, in evaluation, by the ViT of experiment=cluttered_digits that reads
+every patch, and by that of experiment=cluttered_digits_glimpses, which reads `--glimpses` of them, its policy included.
 
 All models of a part take turns; images per second are medians over the turns, and ratio is that to the part's first
 row.
@@ -72,11 +72,11 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     return sizes | {name: getattr(options, name) for name in names}, rows
 
 
-def _model(attention: str, model: str, sizes: dict[str, int], *overrides: str) -> Any:
+def _model(choices: list[str], sizes: dict[str, int]) -> Any:
     from attnlab.cli import CONF
     from attnlab.experiment.build import build, compose
 
-    config = compose(CONF, ["task=vision", f"attention={attention}", f"model={model}", *overrides])
+    config = compose(CONF, choices)
     return build(config["model"] | {"attention": config["attention"]} | sizes)
 
 
@@ -88,8 +88,8 @@ def _training(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]]
     mask = torch.ones(options.batch, 1, dtype=torch.bool)
     sizes = {"channels": 3, "height": 32, "width": 32, "classes": 10}
     shape = [
-        f"model.patch={_PATCH}", f"model.size={_WIDTH}", f"model.depth={_DEPTH}", f"model.heads={_HEADS}",
-        f"model.hidden={_HIDDEN}",
+        "task=vision", f"model.patch={_PATCH}", f"model.size={_WIDTH}", f"model.depth={_DEPTH}",
+        f"model.heads={_HEADS}", f"model.hidden={_HIDDEN}",
     ]  # fmt: skip
 
     def ours(model: Any) -> "Tensor":
@@ -106,7 +106,7 @@ def _training(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]]
         )  # fmt: skip
         models["vit_pytorch"] = public, lambda model: nll_loss(model(images).log_softmax(-1), labels)
     for name in _VARIANTS:
-        models[f"attnlab {name}"] = _model(name, "vit", sizes, *shape), ours
+        models[f"attnlab {name}"] = _model([*shape, f"attention={name}"], sizes), ours
     steps = {name: _step(model.train(), loss, options.precision) for name, (model, loss) in models.items()}
     return steps, {name: sum(p.numel() for p in model.parameters()) for name, (model, _) in models.items()}
 
@@ -142,11 +142,10 @@ def _inference(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
 
     images = torch.randn(options.batch, 1, 60, 60)
     sizes = {"channels": 1, "height": 60, "width": 60, "classes": 10}
-    encoder = ("model.size=96", "model.depth=4", "model.heads=4", "model.hidden=192", "model.patch=6")
     models = {
-        "every patch": _model("scaled", "vit", sizes, *encoder),
+        "every patch": _model(["experiment=cluttered_digits"], sizes),
         f"{options.glimpses} glimpses": _model(
-            "hard", "glimpse_vit", sizes, *encoder, f"model.glimpses={options.glimpses}"
+            ["experiment=cluttered_digits_glimpses", f"model.glimpses={options.glimpses}"], sizes
         ),
     }
 
