@@ -69,6 +69,20 @@ def test_a_killed_run_ends_as_if_it_had_not_been(whole, tmp_path, sent, epochs, 
     assert [row["val/loss"] for row in rows[0]] == [row["val/loss"] for row in rows[1]]
 
 
+def test_a_truncated_checkpoint_is_a_sentence(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))
+    last = folder / "checkpoints" / "last.ckpt"
+    for size in (1000, 0):
+        last.write_bytes(last.read_bytes()[:size])
+        ended = warm.run_text(command(folder)[1:], cwd=ROOT)
+        assert ended.returncode == 1
+        assert f"The checkpoint {last} cannot be read: it is truncated" in " ".join(ended.stderr.split())
+        assert "Traceback" not in ended.stderr
+
+
 # a small disk, which fills up once there is a checkpoint; what is left there, and the run with room again, are kept
 FULL = """
 mount -t tmpfs -o size=24m none "$DISK" || exit 77

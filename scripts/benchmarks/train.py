@@ -128,7 +128,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
             for precision in options.precision:
                 clock = clocks.setdefault((_OURS, precision), Clock(options))
                 clock.turn()
-                parameters[_OURS], flops = _train(_config(shape, precision), data, clock, options)
+                parameters[_OURS], flops = _train(compose(CONF, _words(shape, precision)), data, clock, options)
         peers: dict[str, float] = {}
         for (toolkit, precision), clock in clocks.items():
             speed = clock.speed()
@@ -182,13 +182,6 @@ def _overrides(shape: "_peers.Shape") -> list[str]:
 def _words(shape: "_peers.Shape", precision: str) -> list[str]:
     """The words of `train.py` that train such a model."""
     return [*_overrides(shape), f"trainer.precision={_PRECISIONS[precision]}"]
-
-
-def _config(shape: "_peers.Shape", precision: str) -> dict[str, Any]:
-    from attnlab.cli import CONF
-    from attnlab.experiment.build import compose
-
-    return compose(CONF, _words(shape, precision))
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """The moving average of the weights, which is validated, kept and tested in place of the last ones."""
 
+from collections.abc import Iterable
+
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -15,8 +17,9 @@ class MovingAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def blend(average: Tensor, current: Tensor, count: Tensor) -> Tensor:
-            steps = int(count)
-            return average.lerp(current, 1 - min(decay, (1 + steps) / (10 + steps)))
+        def blend(averages: Iterable[Tensor], weights: Iterable[Tensor], count: Tensor) -> None:
+            steps = int(count)  # once a step: on an accelerator it waits for the device
+            for average, weight in zip(averages, weights, strict=True):
+                average.lerp_(weight, 1 - min(decay, (1 + steps) / (10 + steps)))
 
-        super().__init__(use_buffers=False, avg_fn=blend)
+        super().__init__(use_buffers=False, multi_avg_fn=blend)

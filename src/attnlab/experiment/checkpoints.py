@@ -1,4 +1,4 @@
-"""Checkpoints written like every other file: whole or not at all."""
+"""Checkpoints written like every other file, whole or not at all, and read like those of a finished run."""
 
 import io
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from attnlab.experiment.build import load_checkpoint
 from attnlab.files import write_bytes
 
 
@@ -22,3 +23,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_bytes(path, buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads it to the processor, tensors and primitives alone; UserError if it is truncated or foreign."""
+        return load_checkpoint(Path(path))
