@@ -6,7 +6,8 @@ output layer of its own. The Transformer has 3 + 3 layers of width 256, 4 heads 
 are those seen at least twice, batches have 64 sentences, dropout is 0.1.
 
 OpenNMT-py and JoeyNMT, where they are installed, train models of the same sizes on the same batches, in fp32, by
-their own code; `ratio` is ours to each of theirs. All take turns, `--rounds` times, lest a machine that slows down tell
+their own code; `ratio` is ours to each of theirs. Memory that is freed is kept in our turns, as `train.py` does, and
+handled as glibc handles it in theirs. All take turns, `--rounds` times, lest a machine that slows down tell
 for one of them.
 
 A step is that of `python train.py`: Lightning's loop with loading, forward, backward, clipping to norm 1, fused Adam
@@ -38,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from _command import add_numbers
 
+from attnlab import allocator
 from attnlab.errors import UserError
 from benchmarks import _machine, _peers
 
@@ -124,7 +126,9 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
                 parameters[toolkit] = count
                 clock = clocks.setdefault((toolkit, "fp32"), Clock(options))
                 clock.turn()
+                allocator.give_back()  # as their own commands leave it
                 training(clock.watch(data.train_dataloader()))
+                allocator.keep()
             for precision in options.precision:
                 clock = clocks.setdefault((_OURS, precision), Clock(options))
                 clock.turn()

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from attnlab import allocator
 from attnlab.data.prepare import prefetch
 from attnlab.errors import INTERRUPTED
 from attnlab.experiment.distributed import (
@@ -75,6 +76,7 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -
             prefetch(config["data"])
     with Tracker(record, config, silent=not ranks.first) as tracker:
         try:
+            allocator.keep()
             import_lightning()
             from attnlab.experiment.training import train_and_test
 

@@ -29,10 +29,11 @@ class TokenLogLikelihood(torch.autograd.Function):
             weight, bias = F.pad(weight, (0, 0, 0, spare)), F.pad(bias, (0, spare), value=-torch.inf)
         logits = F.linear(features, weight, bias)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        probabilities = logits.softmax(1)
-        # log Z from the largest entry, whose probability cannot underflow
-        normalizer = logits.amax(1, keepdim=True).to(wide) - probabilities.amax(1, keepdim=True).to(wide).log()
         gold = logits.gather(1, targets.unsqueeze(1)).to(wide)
+        largest = logits.amax(1, keepdim=True).to(wide)
+        probabilities = torch.softmax(logits, 1, out=logits)  # in the place of the logits, row by row
+        # log Z from the largest entry, whose probability cannot underflow
+        normalizer = largest - probabilities.amax(1, keepdim=True).to(wide).log()
         if smoothing:
             mean = features.to(wide) @ weight[:types].mean(0, dtype=wide) + bias[:types].mean(dtype=wide)
             gold = (1 - smoothing) * gold + smoothing * mean.unsqueeze(1)
