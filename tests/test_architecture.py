@@ -21,6 +21,7 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "help": set(),
+    "allocator": set(),
     "attention": set(),
     "nn": {"attention"},
     "decoding": set(),
@@ -28,7 +29,8 @@ ALLOWED = {
     "evaluation": LEAVES,
     "tasks": {"attention", "nn", "decoding", "data", "evaluation"} | LEAVES,
     "callbacks": {"attention", "nn", "tasks", "decoding", "data", "evaluation"} | LEAVES,
-    "experiment": {"attention", "nn", "decoding", "data", "evaluation", "tasks", "callbacks", "help"} | LEAVES,
+    "experiment": {"attention", "nn", "decoding", "data", "evaluation", "tasks", "callbacks", "help", "allocator"}
+    | LEAVES,
     "report": {"evaluation"} | LEAVES,
     "cli": {"experiment", "help"} | LEAVES,
 }
