@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from attnlab import allocator
 from attnlab.errors import INTERRUPTED, UserError
 
 FAILED = 1
@@ -20,6 +21,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     A `UserError` is printed as a sentence (code 1); Ctrl-C (130) and a reader that closed the pipe (141) end it
     without a word.
     """
+    allocator.keep()
     try:
         code = main()
         sys.stdout.flush()

@@ -46,11 +46,9 @@ def main() -> int:
     from rich.console import Console
     from rich.measure import Measurement
 
-    from attnlab import allocator
     from attnlab.files import write_json
 
     _machine.use_threads()
-    allocator.keep()  # as every command does
     machine, versions = _machine.describe(), _machine.versions()
     console = Console()
     settings, rows = sections[options.section].measure(options, console)

@@ -2,7 +2,6 @@
 
 import ctypes
 import platform
-from functools import cache
 
 # malloc.h of glibc
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
@@ -26,12 +25,7 @@ def give_back() -> None:
 
 
 def _tell(options: dict[int, int]) -> None:
-    library = _glibc()
-    if library is not None:
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
         for option, value in options.items():
             library.mallopt(option, value)
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from attnlab import allocator
 from attnlab.data.tokenizers import EOS, TokenizerPair
 from attnlab.errors import UserError
 from attnlab.experiment.record import read_config
@@ -87,7 +86,6 @@ def load_run(directory: Path, checkpoint: str = "best", task: str | None = None)
 
     from attnlab.experiment.build import load_task
 
-    allocator.keep()
     return TrainedRun(directory, config, load_task(path))
 
 
