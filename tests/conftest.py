@@ -1,6 +1,7 @@
 """What several folders of tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # two workers share the cores; threads of both that wait for each other would stand in each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# a shell's background jobs ignore Ctrl-C, and so would the commands that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
