@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "train.py"
@@ -38,7 +39,8 @@ def run(*commands: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp") / "alone"
-    run([sys.executable, str(TRAIN), *RUN, f"run_dir={folder}"])
+    ended = warm.run_text([TRAIN, *RUN, f"run_dir={folder}"], cwd=ROOT)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     return folder
 
 

@@ -46,15 +46,15 @@ def whole(tmp_path_factory):
 def test_a_killed_run_ends_as_if_it_had_not_been(whole, tmp_path, sent, epochs, later):
     folder = tmp_path / "killed"
     curve = folder / "curves.jsonl"
-    with subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        begun = time.monotonic()
-        while not (curve.is_file() and len(curve.read_text().splitlines()) >= epochs):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() - begun < 120
-            time.sleep(0.02)
-        time.sleep(later)
-        os.kill(process.pid, sent)
-    assert process.returncode != 0
+    process = warm.start(command(folder)[1:], cwd=ROOT)
+    begun = time.monotonic()
+    while not (curve.is_file() and len(curve.read_text().splitlines()) >= epochs):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() - begun < 120
+        time.sleep(0.02)
+    time.sleep(later)
+    os.kill(process.pid, sent)
+    assert process.wait(120) != 0
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == ("running" if sent == signal.SIGKILL else "interrupted")
     assert finish(folder) == whole[1]

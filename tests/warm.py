@@ -46,16 +46,54 @@ def run(
         files: list[IO[bytes]] = [stack.enter_context(tempfile.NamedTemporaryFile()) for _ in range(3)]
         files[0].write(given)
         files[0].flush()
-        parent = _parent()
-        request = {"words": words, "cwd": str(cwd or Path.cwd()), "env": variables, "files": [f.name for f in files]}
-        print(json.dumps(request), file=parent.stdin, flush=True)
-        assert parent.stdout is not None
-        if not select.select([parent.stdout], [], [], _TIMEOUT)[0]:
-            parent.kill()
-            _parent.cache_clear()  # what this one answers late is no answer to the next command
-            raise subprocess.TimeoutExpired(words, _TIMEOUT)
-        code = int(parent.stdout.readline())
+        code = _Forked(words, cwd, variables, [file.name for file in files]).wait(_TIMEOUT)
         return subprocess.CompletedProcess([sys.executable, *words], code, files[1].read(), files[2].read())
+
+
+def start(command: Sequence[object], *, cwd: Path | None = None) -> "_Forked | subprocess.Popen[bytes]":
+    """Starts [script, argument, ...] with this Python and leaves it to itself; what it writes goes nowhere.
+
+    Wait for it before the next command.
+    """
+    words = [str(word) for word in command]
+    if sys.platform != "linux":
+        nowhere = subprocess.DEVNULL
+        return subprocess.Popen([sys.executable, *words], cwd=cwd, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    return _Forked(words, cwd, os.environ, [os.devnull] * 3)
+
+
+class _Forked:
+    """A command in a child of the process that has its imports behind it, with as much of Popen as tests need."""
+
+    def __init__(self, words: Sequence[str], cwd: Path | None, env: Mapping[str, str], files: Sequence[str]) -> None:
+        self._words, self._parent = list(words), _parent()
+        self._code: int | None = None
+        request = {"words": self._words, "cwd": str(cwd or Path.cwd()), "env": dict(env), "files": list(files)}
+        assert self._parent.stdin is not None
+        self._parent.stdin.write(json.dumps(request).encode() + b"\n")
+        self.pid = self._answer(_TIMEOUT)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it lives."""
+        if self._code is None and self._has_answer(0):
+            self._code = self._answer(0)
+        return self._code
+
+    def wait(self, timeout: float) -> int:
+        if self._code is None:
+            self._code = self._answer(timeout)
+        return self._code
+
+    def _has_answer(self, timeout: float) -> bool:
+        return bool(select.select([self._parent.stdout], [], [], timeout)[0])
+
+    def _answer(self, timeout: float) -> int:
+        if not self._has_answer(timeout):
+            self._parent.kill()
+            _parent.cache_clear()  # what this one answers late is no answer to the next command
+            raise subprocess.TimeoutExpired(self._words, timeout)
+        assert self._parent.stdout is not None
+        return int(self._parent.stdout.readline())
 
 
 def run_text(
@@ -67,20 +105,24 @@ def run_text(
 
 
 @cache
-def _parent() -> "subprocess.Popen[str]":
-    """The process that forks; it ends when this one closes its input."""
-    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _parent() -> "subprocess.Popen[bytes]":
+    """The process that forks; it ends when this one closes its input. Unbuffered, so that an answer which was not read
+    is one that `select` sees."""
+    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
 
 def _serve() -> None:
-    """Forks for each request, and answers with the exit code; returns in a child, as the script that it is to run."""
+    """Forks for each request, and answers with the child's number and, when it has ended, with its exit code; returns
+    in a child, as the script that it is to run."""
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     from attnlab.experiment.lean import import_lightning
 
     import_lightning()
     import datasets  # noqa: F401
-    import hydra  # noqa: F401
+    import hydra.main  # noqa: F401
+    import matplotlib.figure  # noqa: F401
     import sacrebleu  # noqa: F401
+    import tokenizers  # noqa: F401
     import wandb  # noqa: F401
 
     import attnlab.experiment.training  # noqa: F401
@@ -89,6 +131,7 @@ def _serve() -> None:
         request = json.loads(line)
         child = os.fork()
         if child:
+            print(child, file=answers, flush=True)
             _, status = os.waitpid(child, 0)
             print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
             continue

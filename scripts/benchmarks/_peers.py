@@ -1,8 +1,9 @@
-"""Other toolkits' training on the batches that ours gets, each where it is installed in the same environment.
+"""Other toolkits' models and their training, each where it is installed in the same environment.
 
-Each trains a model of the same sizes with its own code, in the way its own training does: OpenNMT-py 3.5 (Klein et al.
-2017) through its Trainer, JoeyNMT 2.3 (Kreutzer et al. 2019) through the calls of its training step. Their projects pin
-older versions of other packages; `pip install --no-deps OpenNMT-py joeynmt` and what they then miss serves.
+Each translator trains a model of the same sizes with its own code, in the way its own training does: OpenNMT-py 3.5
+(Klein et al. 2017) through its Trainer, JoeyNMT 2.3 (Kreutzer et al. 2019) through the calls of its training step.
+Their projects pin older versions of other packages; `pip install --no-deps OpenNMT-py joeynmt vit-pytorch` and what
+they then miss serves.
 """
 
 import contextlib
@@ -12,7 +13,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,7 @@ class Shape:
     feeding: bool
 
 
-_PACKAGES = {"OpenNMT-py": "onmt", "JoeyNMT": "joeynmt"}
+_PACKAGES = {"OpenNMT-py": "onmt", "JoeyNMT": "joeynmt", "vit-pytorch": "vit_pytorch"}
 _SCORES = {
     "OpenNMT-py": {"additive": "mlp", "general": "general", "dot": "dot"},
     "JoeyNMT": {"additive": "bahdanau", "general": "luong"},
@@ -62,6 +64,18 @@ def available(shape: Shape, data: "TranslationData") -> Iterator[tuple[str, int,
 def versions() -> dict[str, str]:
     """Of the toolkits that are installed."""
     return {name: version(name) for name, package in _PACKAGES.items() if find_spec(package)}
+
+
+def public_vit() -> Any:
+    """lucidrains' `vit_pytorch.ViT`, from its own file: the package imports others that need torchvision."""
+    package = find_spec("vit_pytorch")
+    assert package is not None
+    found = spec_from_file_location("vit_pytorch_vit", Path(package.origin or "").with_name("vit.py"))
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.ViT
 
 
 def _specials() -> list[str]:

@@ -1,14 +1,14 @@
 """Operators of attention against their eager formulation: seconds and memory of forward and backward.
 
-A shape is batch x queries x keys x width. The two are timed in turns in one process, from inputs that want a gradient
-to the gradients. MiB are what the resident memory of a process of its own grows by at its peak, inputs left out. Where
-the eager formulation would need more than half of this machine's memory, it is not run.
+additive is the package's kernel, scaled torch's fused one, as the models use them. A shape is batch x queries x keys x
+width. Each is timed beside its formulation in torch's plain operations, in turns in one process, from inputs that want
+a gradient to the gradients. MiB are what the resident memory of a process of its own grows by at its peak, inputs left
+out. Where the eager formulation would need more than half of this machine's memory, it is not run.
 """
 
 import argparse
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _command import add_numbers
@@ -19,10 +19,12 @@ from benchmarks import _machine
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from torch import Tensor
 
 Shape = tuple[int, int, int, int]
 _SHAPES = ("64x1x20x256", "64x20x20x256", "8x256x256x256", "8x1024x1024x256")
-_EAGER_COPIES = 4  # of the hidden layer, at the peak of the eager backward pass
+_OPERATORS = ("additive", "scaled")
+_EAGER_COPIES = 4  # of what it makes for all pairs of query and key, at the peak of the eager backward pass
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,33 +50,35 @@ def _shape(text: str) -> Shape:
 
 
 def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One row for each shape."""
+    """One row for each operator and shape."""
     from attnlab.attention.kernels import load
 
     if load("additive") is None:
         raise UserError("There is no kernel to measure here: install g++, or unset ATTNLAB_KERNELS if it is off.")
     rows = []
-    for shape in options.shapes:
-        rows.append(_row(shape, options))
-        console.print(f"additive {rows[-1]['shape']}: done", highlight=False)
+    for operator in _OPERATORS:
+        for shape in options.shapes:
+            rows.append(_row(operator, shape, options))
+            console.print(f"{operator} {rows[-1]['shape']}: done", highlight=False)
     return {name: getattr(options, name) for name in ("warmup", "repeats", "retries")}, rows
 
 
-def _row(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
+def _row(operator: str, shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
     batch, queries, keys, width = shape
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    fits = _EAGER_COPIES * 4 * batch * queries * keys * width < memory / 2
+    pairs = 4 * batch * queries * keys * (width if operator == "additive" else 1)
+    fits = _EAGER_COPIES * pairs < memory / 2
     names = ("kernel", "eager") if fits else ("kernel",)
-    steps = {name: _step(name, shape) for name in names}
+    steps = {name: _step(operator, name, shape) for name in names}
     for _ in range(1 + options.retries):
         pressure = _machine.Pressure()
         seconds = _machine.medians(steps, options.repeats, options.warmup)
         waited = pressure.share()
         if not _machine.is_void(waited):
             break
-    extra = {name: _alone(name, shape) for name in names}
+    extra = {name: _alone(operator, name, shape) for name in names}
     return {
-        "operator": "additive",
+        "operator": operator,
         "shape": "x".join(map(str, shape)),
         "seconds": seconds["kernel"],
         "eager_seconds": seconds.get("eager"),
@@ -86,52 +90,50 @@ def _row(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _step(name: str, shape: Shape) -> Callable[[], Any]:
-    """Forward and backward on standard normal queries and keys."""
+def _step(operator: str, name: str, shape: Shape) -> Callable[[], Any]:
+    """Forward and backward on standard normal queries, keys and values, by `kernel` or `eager`."""
     import torch
+    from torch.nn.functional import scaled_dot_product_attention
 
     from attnlab.attention.kernels.additive import additive_scores, naive_additive_scores
 
-    scores = {"kernel": additive_scores, "eager": naive_additive_scores}[name]
     batch, queries, keys, width = shape
     random = torch.Generator().manual_seed(0)
-    sizes = (batch, queries, width), (batch, keys, width), (width,)
+    query, key = (batch, 1, queries, width), (batch, 1, keys, width)  # one head
+    sizes, output = {
+        "additive": ((query, key, (width,)), (batch, 1, queries, keys)),
+        "scaled": ((query, key, key), query),
+    }[operator]
+    function = {
+        ("additive", "kernel"): additive_scores, ("additive", "eager"): naive_additive_scores,
+        ("scaled", "kernel"): scaled_dot_product_attention, ("scaled", "eager"): _naive_scaled,
+    }[operator, name]  # fmt: skip
     inputs = [torch.randn(size, generator=random).requires_grad_() for size in sizes]
-    grad = torch.randn(batch, queries, keys, generator=random)
-    return lambda: torch.autograd.grad(scores(*inputs), inputs, grad)
+    grad = torch.randn(output, generator=random)
+    return lambda: torch.autograd.grad(function(*inputs), inputs, grad)
 
 
-def _alone(name: str, shape: Shape) -> int | None:
+def _naive_scaled(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
+    return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1) @ value
+
+
+def _alone(operator: str, name: str, shape: Shape) -> int | None:
     """The extra bytes of a step in a process of its own."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_extra_bytes, name, shape).result()
+        return pool.submit(_extra_bytes, operator, name, shape).result()
 
 
-def _extra_bytes(name: str, shape: Shape) -> int | None:
-    """By how much a step raises this process's resident memory at its peak; None where the system does not tell."""
+def _extra_bytes(operator: str, name: str, shape: Shape) -> int | None:
     _machine.use_threads()
-    _step(name, (8, 32, 32, 64))()  # what a first call brings along
-    step = _step(name, shape)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-        before = _status("VmRSS")
-        step()
-        return _status("VmHWM") - before
-    except (OSError, KeyError):
-        return None
-
-
-def _status(name: str) -> int:
-    """A size in bytes from Linux's account of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int({key: value for key, _, value in (line.partition(":") for line in lines)}[name].split()[0])
+    _step(operator, name, (8, 32, 32, 64))()  # what a first call brings along
+    return _machine.extra_bytes(_step(operator, name, shape))
 
 
 def table(rows: list[dict[str, Any]]) -> "Table":
-    """A line for each shape; `waited` is the share of the time in which some task waited for a processor."""
+    """A line for each operator and shape."""
     from rich import box
     from rich.table import Table
 
@@ -141,12 +143,11 @@ def table(rows: list[dict[str, Any]]) -> "Table":
         shown.add_column(name, justify="right", no_wrap=True, min_width=8)
     for row in rows:
         times = "" if row["speedup"] is None else f"{row['speedup']:.1f}"
-        waited = "" if row["cpu_pressure"] is None else f"{row['cpu_pressure']:.1%}"
         shown.add_row(
             f"{row['operator']} {row['shape']}",
             _scaled(row["seconds"], 1e3), _scaled(row["eager_seconds"], 1e3), times,
             _scaled(row["extra_bytes"], 2**-20), _scaled(row["eager_extra_bytes"], 2**-20),
-            waited + (" void" if row["void"] else ""),
+            _machine.waited(row),
         )  # fmt: skip
     return shown
 

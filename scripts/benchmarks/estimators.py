@@ -13,11 +13,15 @@ bound has no enumeration here (its unit test lists all draws).
 
 variance is the trace of the gradient's variance over |reference|^2, for one batch. Seconds are those of forward and
 backward, and memory the bytes kept between the two, both relative to soft attention, timed in turns in one process.
+
+With `--inflection FOLDER`, one of SIGMORPHON's languages, seconds and memory are measured on that task as well, with
+the model, dropout and batches of experiment=wu2018_inflection.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +52,15 @@ VARIANTS = {
     "importance-weighted": "attention=variational attention/estimator=importance_weighted",
 }
 """Rows of the table: overrides of the config; draws and entropy bonus are set for all that have them."""
+_BATCHES = 8
+INFLECTION = {
+    "soft": "attention=luong",
+    "reinforce, one draw": "attention=hard attention/estimator/baseline=moving_average attention.estimator.samples=1",
+    "reinforce, leave-one-out": "attention=hard",
+    "exact": "attention=exact",
+    "variational, enumerated": "attention=variational",
+}
+"""Rows of the inflection task."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("sentences", 1, 16, "sentences of a batch"),
         ("repeats", 1, 15, "timed steps of each estimator"),
     )
+    parser.add_argument("--inflection", type=Path, metavar="FOLDER", help="also measure steps on this data")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the variances, as PNG or SVG")
 
 
@@ -95,21 +109,58 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     for name, model in models.items():
         own = set(model.load_state_dict(weights, strict=False).missing_keys)  # a value head, an inference network
         _train(model, data, options.training, own)
-        row: dict[str, Any] = {
-            "estimator": name,
-            "samples": getattr(model.decoder.attention.estimator, "samples", None),
-        }
-        row |= _gradients(model, batch, options.draws)
-        row |= {"seconds": timings[name], "seconds_ratio": timings[name] / timings["soft"]}
-        kept = _kept_bytes(model, batch)
-        row |= {"memory_bytes": kept, "memory_ratio": kept / rows[0]["memory_bytes"] if rows else 1.0}
-        rows.append(row)
+        rows.append({"task": "phrasebook"} | _cost(name, model, [batch], timings, rows))
+        rows[-1] |= _gradients(model, batch, options.draws)
         console.print(f"{name}: done", highlight=False)
     if options.plot:
         _plot(rows, options.plot)
         console.print(f"Drawn to {options.plot}.", highlight=False, soft_wrap=True)
     names = ("samples", "draws", "training", "sentences", "repeats")
-    return {name: getattr(options, name) for name in names} | {"variants": VARIANTS}, rows
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names} | {"variants": VARIANTS}
+    if options.inflection:
+        console.print("Measuring steps of inflection ...")
+        rows += _inflection(options.inflection, options.repeats)
+        settings |= {"inflection": INFLECTION, "batches": _BATCHES}
+    return settings, rows
+
+
+def _cost(
+    name: str, model: Any, batches: "Sequence[Batch]", timings: dict[str, float], before: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Seconds and memory of a row, relative to the first one, soft attention."""
+    kept = sum(_kept_bytes(model, batch) for batch in batches)
+    return {
+        "estimator": name, "samples": getattr(model.decoder.attention.estimator, "samples", None),
+        "seconds": timings[name], "seconds_ratio": timings[name] / timings["soft"],
+        "memory_bytes": kept, "memory_ratio": kept / before[0]["memory_bytes"] if before else 1.0,
+    }  # fmt: skip
+
+
+def _inflection(folder: Path, repeats: int) -> list[dict[str, Any]]:
+    """Rows of whole steps on characters, which draw nothing that is compared but seconds and memory."""
+    import torch
+
+    from attnlab.cli import CONF
+    from attnlab.experiment.build import build, compose
+    from attnlab.experiment.domains import DOMAINS
+
+    def chosen(overrides: str) -> dict[str, Any]:
+        return compose(CONF, ["experiment=wu2018_inflection", f"data.path={folder}", *overrides.split()])
+
+    data = build(chosen("attention=luong")["data"])
+    data.prepare()
+    batches = list(islice(data.loader("train", shuffle=True), _BATCHES))
+    models, steps = {}, {}
+    for name, overrides in INFLECTION.items():
+        torch.manual_seed(1)
+        models[name] = build(DOMAINS["translation"].spec(chosen(overrides), data)).train()
+        steps[name] = partial(_steps, models[name], batches)
+    timings = _machine.medians(steps, repeats, warmup=2)
+    rows: list[dict[str, Any]] = []
+    for name, model in models.items():
+        row = {"task": "inflection", "bias": None, "noise": None, "variance": None}
+        rows.append(row | _cost(name, model, batches, timings, rows))
+    return rows
 
 
 def _train(model: Any, data: Any, steps: int, names: set[str]) -> None:
@@ -206,6 +257,11 @@ def _step(model: Any, batch: "Batch") -> None:
     _loss(model, batch).backward()
 
 
+def _steps(model: Any, batches: "Sequence[Batch]") -> None:
+    for batch in batches:
+        _step(model, batch)
+
+
 def _kept_bytes(model: Any, batch: "Batch") -> int:
     """The bytes of the tensors that the forward pass keeps for the backward pass, parameters left out."""
     import torch
@@ -258,13 +314,15 @@ def table(rows: list[dict[str, Any]]) -> "Table":
     from rich.table import Table
 
     shown = Table(title="Gradient estimators, relative to soft attention", title_justify="left", box=box.SIMPLE)
+    shown.add_column("task")
     shown.add_column("estimator")
     for name in ("draws", "bias", "noise", "variance", "seconds", "memory"):
         shown.add_column(name, justify="right")
     for row in rows:
         shown.add_row(
-            row["estimator"], "" if row["samples"] is None else str(row["samples"]),
+            row["task"], row["estimator"], "" if row["samples"] is None else str(row["samples"]),
             *["" if row[name] is None else f"{row[name]:.3f}" for name in ("bias", "noise")],
-            f"{row['variance']:.3g}", f"{row['seconds_ratio']:.2f}", f"{row['memory_ratio']:.2f}",
+            "" if row["variance"] is None else f"{row['variance']:.3g}",
+            *[f"{row[name]:.2f}" for name in ("seconds_ratio", "memory_ratio")],
         )  # fmt: skip
     return shown

@@ -12,17 +12,13 @@ row.
 
 import argparse
 from collections.abc import Callable
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _command import add_numbers
 
-from benchmarks import _machine
+from benchmarks import _machine, _peers
 
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
-
     from rich.console import Console
     from rich.table import Table
     from torch import Tensor, nn
@@ -99,8 +95,8 @@ def _training(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]]
         return loss
 
     models: dict[str, tuple[Any, Callable[[Any], Any]]] = {}
-    if found := find_spec("vit_pytorch"):
-        public = _public_vit(found)(
+    if "vit-pytorch" in _peers.versions():
+        public = _peers.public_vit()(
             image_size=32, patch_size=_PATCH, num_classes=10, dim=_WIDTH, depth=_DEPTH, heads=_HEADS,
             dim_head=_WIDTH // _HEADS, mlp_dim=_HIDDEN, dropout=0.1, emb_dropout=0.1,
         )  # fmt: skip
@@ -109,16 +105,6 @@ def _training(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]]
         models[f"attnlab {name}"] = _model([*shape, f"attention={name}"], sizes), ours
     steps = {name: _step(model.train(), loss, options.precision) for name, (model, loss) in models.items()}
     return steps, {name: sum(p.numel() for p in model.parameters()) for name, (model, _) in models.items()}
-
-
-def _public_vit(package: "ModuleSpec") -> Any:
-    """The class ViT of vit_pytorch, from its own file: the package imports others that need torchvision."""
-    found = spec_from_file_location("vit_pytorch_vit", Path(package.origin or "").with_name("vit.py"))
-    assert found is not None
-    assert found.loader is not None
-    module = module_from_spec(found)
-    found.loader.exec_module(module)
-    return module.ViT
 
 
 def _step(model: "nn.Module", loss: Callable[[Any], Any], precision: str) -> Callable[[], None]:
@@ -171,9 +157,8 @@ def table(rows: list[dict[str, Any]]) -> "Table":
     for name in ("images/s", "ratio", "parameters", "waited"):
         shown.add_column(name, justify="right")
     for row in rows:
-        waited = "" if row["cpu_pressure"] is None else f"{row['cpu_pressure']:.1%}"
         shown.add_row(
             row["part"], row["model"], f"{row['images_per_second']:,.0f}", f"{row['ratio']:.2f}",
-            f"{row['parameters']:,}", waited + (" void" if row["void"] else ""),
+            f"{row['parameters']:,}", _machine.waited(row),
         )  # fmt: skip
     return shown

@@ -1,5 +1,6 @@
 """The sections of scripts/benchmark.py that measure decoding, the input pipeline, start-up and growth."""
 
+import argparse
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ from types import ModuleType
 import pytest
 import warm
 
+from attnlab.errors import UserError
 from attnlab.experiment.precision import processor_knows_bf16
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,6 +220,68 @@ def test_exponents_are_fitted_to_the_upper_sizes(section) -> None:
     assert exponent([1, 2, 4], [5, None, 5]) == pytest.approx(0)
     assert exponent([64], [1.0]) is None
     assert exponent([1, 2], [None, 3]) is None
+
+
+_VIT = """
+from torch import nn
+
+class ViT(nn.Sequential):
+    def __init__(self, *, image_size, channels, patch_size, num_classes, dim, depth, heads, dim_head, mlp_dim, **rates):
+        assert dim == heads * dim_head
+        height, width = image_size
+        super().__init__(nn.Flatten(), nn.Linear(channels * height * width, num_classes))
+"""
+
+
+def test_vits_beside_a_public_one_go_on_after_an_interruption(section, tmp_path: Path, monkeypatch) -> None:
+    from rich.console import Console
+
+    (tmp_path / "vit_pytorch-1.0.dist-info").mkdir()
+    (tmp_path / "vit_pytorch-1.0.dist-info" / "METADATA").write_text("Name: vit-pytorch\nVersion: 1.0\n")
+    (tmp_path / "vit_pytorch").mkdir()
+    (tmp_path / "vit_pytorch" / "__init__.py").write_text("import a_package_that_is_not_there")
+    (tmp_path / "vit_pytorch" / "vit.py").write_text(_VIT)
+    monkeypatch.syspath_prepend(tmp_path)
+    comparison = section("public_vit")
+
+    def measure(directory: str, *more: str) -> tuple[dict, list[dict]]:
+        parser = argparse.ArgumentParser()
+        comparison.add_options(parser)
+        small = ("data=digits", "model.patch=4", "model.size=8", "model.depth=1", "model.heads=2", "model.hidden=8")
+        options = parser.parse_args([
+            "--variants", "scaled", "--directory", str(tmp_path / directory), "--overrides", *small,
+            "data.augment.mixup=0.2", "trainer.max_epochs=2", *more,
+        ])  # fmt: skip
+        return comparison.measure(options, Console(quiet=True))
+
+    settings, rows = measure("whole")
+    assert settings["versions"]["vit-pytorch"] == "1.0"
+    assert "path" not in settings["data"]
+    assert [(row["model"], len(row["epochs"])) for row in rows] == [("vit-pytorch", 2), ("attnlab scaled", 2)]
+    public, ours = rows
+    assert (public["ratio"], public["parameters"]) == (1, 64 * 10 + 10)
+    assert ours["ratio"] == pytest.approx(ours["images_per_second"] / public["images_per_second"])
+    assert public["accuracy"] > 20
+    assert public["val_accuracy"] == max(epoch["accuracy"] for epoch in public["epochs"])
+
+    train, calls = comparison._epoch, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(comparison, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure("stopped")
+    _, resumed = measure("stopped")
+    assert len(calls) == 5
+    for before, after in zip(rows, resumed, strict=True):
+        assert after["accuracy"] == before["accuracy"]
+        assert [epoch["accuracy"] for epoch in after["epochs"]] == [epoch["accuracy"] for epoch in before["epochs"]]
+    with pytest.raises(UserError, match="another config"):
+        measure("stopped", "optimizer.lr=0.1")
 
 
 def test_void_turns_are_taken_again_and_do_not_count(machine: ModuleType) -> None:

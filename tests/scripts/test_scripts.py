@@ -178,13 +178,30 @@ def test_benchmark_train_beside_another_toolkit(toolkit: str, package: str, tmp_
         assert our["ratios"][toolkit] == our["tokens_per_second"] / their["tokens_per_second"]
 
 
+def inflections(folder: Path) -> Path:
+    """A language of six forms a split, as SIGMORPHON lays it out."""
+    folder.mkdir(parents=True)
+    rows = [{"lemma": f"haus{end}", "form": f"häuser{end}", "tags": "N;PL"} for end in "abcdef"]
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
 def test_benchmark_estimators(tmp_path: Path) -> None:
     ended = call(
         "benchmark.py", "estimators", "--draws", 3, "--training", 1, "--sentences", 2, "--repeats", 1,
+        "--inflection", inflections(tmp_path / "latin"),
         "--plot", tmp_path / "variance.png", "--json", tmp_path / "estimators.json",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode()
-    rows = {row["estimator"]: row for row in json.loads((tmp_path / "estimators.json").read_text())["rows"]}
+    found = json.loads((tmp_path / "estimators.json").read_text())["rows"]
+    inflection = {row["estimator"]: row for row in found if row["task"] == "inflection"}
+    assert list(inflection) == [
+        "soft", "reinforce, one draw", "reinforce, leave-one-out", "exact", "variational, enumerated",
+    ]  # fmt: skip
+    assert inflection["soft"]["seconds_ratio"] == 1
+    assert inflection["exact"]["memory_ratio"] > inflection["reinforce, one draw"]["memory_ratio"] > 0.9
+    rows = {row["estimator"]: row for row in found if row["task"] == "phrasebook"}
     assert rows["soft"]["variance"] == rows["exact"]["variance"] == 0
     assert rows["soft"]["seconds_ratio"] == rows["soft"]["memory_ratio"] == 1
     for name in ("reinforce, none", "reinforce, leave-one-out", "gumbel, relaxed", "variational, sampled"):
@@ -217,11 +234,7 @@ def test_benchmark_soft_vs_hard(tmp_path: Path) -> None:
 
 def test_reproduce_wu2018(tmp_path: Path) -> None:
     """One point of the grid on six pairs; a second call reads it back."""
-    folder = tmp_path / "data" / "latin"
-    folder.mkdir(parents=True)
-    rows = [{"lemma": f"haus{end}", "form": f"häuser{end}", "tags": "N;PL"} for end in "abcdef"]
-    for split in ("train", "validation", "test"):
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    inflections(tmp_path / "data" / "latin")
     arguments = (
         tmp_path / "data", "--languages", "latin", "--rows", "exact", "--out", tmp_path / "runs",
         "--json", tmp_path / "wu2018.json", "trainer.max_epochs=1", "wandb.mode=disabled", "maps=0", "model.dropout=0",
@@ -256,10 +269,12 @@ def test_benchmark_attention(tmp_path: Path) -> None:
         "--json", tmp_path / "attention.json",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode()
-    (row,) = json.loads((tmp_path / "attention.json").read_text())["rows"]
-    assert {"operator", "shape", "seconds", "eager_seconds", "extra_bytes"} <= row.keys()
-    assert row["seconds"] > 0
-    assert row["eager_seconds"] > 0
+    rows = json.loads((tmp_path / "attention.json").read_text())["rows"]
+    assert [row["operator"] for row in rows] == ["additive", "scaled"]
+    for row in rows:
+        assert {"shape", "seconds", "eager_seconds", "extra_bytes"} <= row.keys()
+        assert row["seconds"] > 0
+        assert row["eager_seconds"] > 0
 
 
 def test_benchmark_vision(tmp_path: Path) -> None:

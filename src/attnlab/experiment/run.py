@@ -6,6 +6,7 @@ writes its files and speaks of it, any of them records its failure.
 """
 
 import os
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,8 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -
         interruptible()
     if ranks.first:
         record.begin(overrides, choices)
-        if record.last_checkpoint is None:
+        # beside an import that is over, as it is for a sweep's later points, a second process would only be waited for
+        if record.last_checkpoint is None and "torch" not in sys.modules:
             prefetch(config["data"])
     with Tracker(record, config, silent=not ranks.first) as tracker:
         try:
