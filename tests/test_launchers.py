@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -23,10 +24,8 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def sweep(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=400, check=False,
-        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "160"} | variables,
-    )  # fmt: skip
+    environment = os.environ | {"NO_COLOR": "1", "COLUMNS": "160"} | variables
+    return warm.run_text(command(folder, *arguments)[1:], cwd=ROOT, env=environment)
 
 
 def status(folder: Path, point: str) -> dict:

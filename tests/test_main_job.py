@@ -5,7 +5,6 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -241,20 +240,15 @@ def test_an_interrupted_run_keeps_its_checkpoint_and_goes_on(tmp_path: Path) -> 
         "trainer.max_epochs=12",
         "task.patience=12",
     ]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    said = tmp_path / "said"
+    process = warm.start([ROOT / "train.py", *command], said=said)
     last = directory / "checkpoints" / "last.ckpt"
     deadline = time.time() + 120
     while not last.exists() and time.time() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130, said.read_text()
+    assert "Traceback" not in said.read_text()
     assert json.loads((directory / "status.json").read_text())["state"] == "interrupted"
     torch.load(last, weights_only=True)
     again = train(*command)

@@ -19,7 +19,12 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-_READ_LATE = {"NO_COLOR", "COLUMNS", "OMP_NUM_THREADS"}  # variables that no import looks at, or that are as they were
+_READ_LATE = {
+    "NO_COLOR",
+    "COLUMNS",
+    "OMP_NUM_THREADS",
+    "PATH",
+}  # variables that no import looks at, or that are as they were
 
 _TIMEOUT = 300  # seconds that a command may take
 
@@ -50,16 +55,19 @@ def run(
         return subprocess.CompletedProcess([sys.executable, *words], code, files[1].read(), files[2].read())
 
 
-def start(command: Sequence[object], *, cwd: Path | None = None) -> "_Forked | subprocess.Popen[bytes]":
-    """Starts [script, argument, ...] with this Python and leaves it to itself; what it writes goes nowhere.
+def start(
+    command: Sequence[object], *, cwd: Path | None = None, said: str | Path = os.devnull
+) -> "_Forked | subprocess.Popen[bytes]":
+    """Starts [script, argument, ...] with this Python and leaves it to itself; what it writes goes to the file `said`.
 
     Wait for it before the next command.
     """
     words = [str(word) for word in command]
-    if sys.platform != "linux":
-        nowhere = subprocess.DEVNULL
-        return subprocess.Popen([sys.executable, *words], cwd=cwd, stdin=nowhere, stdout=nowhere, stderr=nowhere)
-    return _Forked(words, cwd, os.environ, [os.devnull] * 3)
+    with open(said, "wb") as out:
+        if sys.platform != "linux":
+            nowhere = subprocess.DEVNULL
+            return subprocess.Popen([sys.executable, *words], cwd=cwd, stdin=nowhere, stdout=out, stderr=out)
+    return _Forked(words, cwd, os.environ, [os.devnull, str(said), str(said)])
 
 
 class _Forked:
@@ -144,7 +152,7 @@ def _serve() -> None:
 def _become(words: Sequence[str], cwd: str, env: Mapping[str, str], files: Sequence[str]) -> None:
     """Gives this process the arguments, directory, environment and files of a command."""
     for number, name in enumerate(files):
-        descriptor = os.open(name, os.O_RDWR)
+        descriptor = os.open(name, os.O_RDWR | os.O_APPEND)
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdin, sys.stdout, sys.stderr = (

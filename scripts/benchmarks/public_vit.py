@@ -237,13 +237,16 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
 def _resume(contender: _Contender, path: Path, config: dict[str, Any], data: "ImageData") -> None:
     """Gives a model its optimizer and schedule, and what is kept of its training."""
     import torch
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     from attnlab.experiment.build import build
+    from attnlab.tasks.schedules import make_schedule
 
-    factory = build(config["schedule"])
     steps = config["trainer"]["max_epochs"] * len(data.loader("train", shuffle=True))
     contender.optimizer = build(config["optimizer"])(contender.model.parameters())
-    contender.schedule = factory(contender.optimizer, total_steps=steps)
+    contender.schedule = make_schedule(build(config["schedule"]), contender.optimizer, lambda: steps)
+    if isinstance(contender.schedule, ReduceLROnPlateau):
+        raise UserError("schedule=plateau follows a validation loss, which is not measured here; choose another.")
     if not path.is_file():
         return
     kept = torch.load(path, weights_only=True)

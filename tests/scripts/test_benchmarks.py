@@ -282,6 +282,8 @@ def test_vits_beside_a_public_one_go_on_after_an_interruption(section, tmp_path:
         assert [epoch["accuracy"] for epoch in after["epochs"]] == [epoch["accuracy"] for epoch in before["epochs"]]
     with pytest.raises(UserError, match="another config"):
         measure("stopped", "optimizer.lr=0.1")
+    with pytest.raises(UserError, match="choose another"):
+        measure("plateau", "schedule=plateau")
 
 
 def test_void_turns_are_taken_again_and_do_not_count(machine: ModuleType) -> None:

@@ -4,10 +4,10 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -16,36 +16,33 @@ TINY = (
 )  # fmt: skip
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "search.py"), *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={"OMP_NUM_THREADS": "1", **os.environ, "COLUMNS": "160"},
-    )  # fmt: skip
+SEARCH = ROOT / "scripts" / "search.py"
 
 
-def finish(process: subprocess.Popen[str], code: int) -> tuple[str, str]:
-    output, complaint = process.communicate(timeout=200)
-    assert process.returncode == code, output + complaint
-    assert "Traceback" not in complaint
-    return output, complaint
+def search(*arguments: object, code: int) -> tuple[str, str]:
+    ended = warm.run_text([SEARCH, *arguments], env=os.environ | {"COLUMNS": "160"})
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stdout, ended.stderr
 
 
 def test_a_search_is_interrupted_and_goes_on_with_its_trial(tmp_path: Path) -> None:
     out = tmp_path / "a search"
     curve = out / "trial=0" / "curves.jsonl"
     arguments = (*TINY, "optimizer.lr=choice(0.01)", "--trials", 2, "--out", out)
-    process = start(*arguments)
+    said = tmp_path / "said"
+    process = warm.start([SEARCH, *arguments], said=said)
     while not (curve.exists() and len(curve.read_text().splitlines()) >= 2):  # the first epoch is in a checkpoint
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, said.read_text()
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    output, _ = finish(process, 130)
-    assert "To go on: python" in output
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(200) == 130, said.read_text()
+    assert "To go on: python" in said.read_text()
+    assert "Traceback" not in said.read_text()
     status = out / "trial=0" / "status.json"
     assert json.loads(status.read_text())["state"] == "interrupted"
 
-    output, _ = finish(start(*arguments), 0)
+    output, _ = search(*arguments, code=0)
     assert "trial 0 goes on: optimizer.lr=0.01" in output
     assert "trial 1: as trial 0" in output
     assert "Going on from" in (out / "trial=0.log").read_text()
@@ -68,7 +65,7 @@ def test_mistakes_are_sentences_and_nothing_is_started(tmp_path: Path) -> None:
         (["attention=dot,scald"], "Did you mean scaled"),
         (["model.dropout=log(0,1)"], "interval(0,0.4)"),
     ):
-        output, complaint = finish(start(*arguments, "--out", tmp_path / "none"), 2)
+        output, complaint = search(*arguments, "--out", tmp_path / "none", code=2)
         assert output == ""
         assert complaint.splitlines()[-1].startswith("attnlab: ")
         assert words in complaint

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from attnlab.tasks.schedules import Constant, InverseSquareRoot, OneCycle
+from attnlab.tasks.schedules import Constant, InverseSquareRoot, OneCycle, make_schedule
 
 
 def rates(schedule_class: type, steps: int, **options: float) -> list[float]:
@@ -50,3 +50,17 @@ def test_inverse_square_root_peaks_at_the_end_of_the_warm_up() -> None:
 
 def test_constant_stays() -> None:
     assert set(rates(Constant, 5)) == {2.0}
+
+
+def test_a_schedule_is_told_the_length_of_the_run_only_if_it_asks() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+
+    def unknown() -> int:
+        raise AssertionError
+
+    make_schedule(Constant, optimizer, unknown)
+    cycle = make_schedule(OneCycle, optimizer, lambda: 20)
+    for _ in range(20):
+        optimizer.step()
+        cycle.step()
+    assert cycle.get_last_lr()[0] == pytest.approx(2e-4)

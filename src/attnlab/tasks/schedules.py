@@ -1,9 +1,19 @@
 """Learning-rate schedules that torch lacks in a form that tolerates a run of slightly different length."""
 
+import inspect
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+
+def make_schedule(
+    factory: Callable[..., LRScheduler], optimizer: Optimizer, total_steps: Callable[[], int]
+) -> LRScheduler:
+    """A schedule of an optimizer, told the length of the run if its factory asks for it."""
+    asks = "total_steps" in inspect.signature(factory).parameters
+    return factory(optimizer, total_steps=total_steps()) if asks else factory(optimizer)
 
 
 class OneCycle(LambdaLR):
