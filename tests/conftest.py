@@ -1,5 +1,6 @@
 """What several folders of tests share."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -18,6 +19,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs whole commands goes first, so that no worker is left alone with it in the end."""
     items.sort(key=lambda item: item.path.parent not in (ROOT / "tests", ROOT / "tests" / "scripts"))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays, and the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ what an import does, the command gets a process from nothing.
 """
 
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -135,6 +136,10 @@ def _serve() -> None:
 
     import attnlab.experiment.training  # noqa: F401
 
+    # children share what is imported until they write to it, as the collector would when it counts, at the latest when
+    # they end
+    gc.collect()
+    gc.freeze()
     for line in requests:
         request = json.loads(line)
         child = os.fork()
