@@ -20,12 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-_READ_LATE = {
-    "NO_COLOR",
-    "COLUMNS",
-    "OMP_NUM_THREADS",
-    "PATH",
-}  # variables that no import looks at, or that are as they were
+# variables that no import looks at, or that are as they were
+_READ_LATE = {"NO_COLOR", "COLUMNS", "OMP_NUM_THREADS", "PATH"}
 
 _TIMEOUT = 300  # seconds that a command may take
 
