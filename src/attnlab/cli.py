@@ -1,5 +1,6 @@
 """The command line: composes a config and hands it to `attnlab.experiment.run`. Heavy imports wait until then."""
 
+import gc
 import os
 import sys
 import traceback
@@ -27,6 +28,7 @@ def main() -> None:
 
         print(help_text(CONF))
         return
+    gc.disable()  # what is imported stays; training has it collect again
     sys.exit(_sweep() if {"--multirun", "-m"} & set(sys.argv[1:]) else _single())
 
 

@@ -88,6 +88,30 @@ def test_a_sampled_mechanism_that_is_read_softly_may_be_fused():
     torch.testing.assert_close(fused, explicit)
 
 
+def test_under_autocast_both_paths_agree_and_the_fused_one_runs_in_single_precision(monkeypatch):
+    seen, kernel = [], nn.functional.scaled_dot_product_attention
+
+    def watched(*parts):
+        contexts = kernel(*parts)
+        seen.append((*(part.dtype for part in parts[:3]), contexts.dtype))
+        return contexts
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+    ours = block().float()
+    inputs = torch.randn(N, T, D)
+    mask = (torch.arange(T) < torch.tensor([[4], [3], [1]]))[:, None, None]
+    found = []
+    for maps in (False, True):
+        ours.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = ours(inputs, ours.prepare(inputs, mask), maps=maps)[0]
+        outputs.float().square().sum().backward()
+        assert outputs.dtype == torch.bfloat16
+        found.append([outputs.detach().float(), *(parameter.grad for parameter in ours.parameters())])
+    assert seen == [(torch.float32,) * 4]
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("maps", [False, True])
 def test_a_fully_masked_row_is_refused_on_both_paths(maps):
     ours = block()

@@ -1,5 +1,6 @@
-"""Lightning without what it imports for others: a third less to import."""
+"""A start that takes less time: Lightning without what it imports for others, and no garbage collected meanwhile."""
 
+import gc
 from typing import Any
 from unittest.mock import patch
 
@@ -27,3 +28,10 @@ def import_lightning() -> None:
         patch.object(imports.RequirementCache, "__bool__", requirement_met),
     ):
         import pytorch_lightning  # noqa: F401
+
+
+def collect_garbage() -> None:
+    """Has the collector work again where the command line stopped it, and leaves alone what is there by now."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()

@@ -29,6 +29,7 @@ from attnlab.experiment.build import build, load_weights
 from attnlab.experiment.checkpoints import WholeCheckpointIO
 from attnlab.experiment.distributed import Ranks, environment
 from attnlab.experiment.domains import DOMAINS, Domain
+from attnlab.experiment.lean import collect_garbage
 from attnlab.experiment.precision import trainer_precision
 from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
@@ -84,6 +85,7 @@ def train_and_test(
     trainer.loggers = tracker.loggers  # only now, since the tracker may take its time to open
     if resume is not None:
         console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
+    collect_garbage()
     with _interruptible(trainer):
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     if not ranks.first:

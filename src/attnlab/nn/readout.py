@@ -81,7 +81,7 @@ class VocabularyReadout(nn.Module):
         chunk: the most logits that are held at once while training.
     """
 
-    def __init__(self, size: int, vocabulary: int, embedding: nn.Embedding | None = None, chunk: int = 2**25) -> None:
+    def __init__(self, size: int, vocabulary: int, embedding: nn.Embedding | None = None, chunk: int = 2**26) -> None:
         super().__init__()
         self.linear = nn.Linear(size, vocabulary)
         if embedding is not None:
