@@ -27,7 +27,11 @@ TABLES = {
         "metrics": ("bleu", "chrf", "accuracy", "aer", "entropy"),
     },
     "multi30k": {
-        "rows": {"bahdanau": ["experiment=multi30k_bahdanau"]},
+        "rows": {"bahdanau": ["experiment=multi30k_bahdanau"], "transformer": ["experiment=multi30k_transformer"]},
+        "metrics": ("bleu", "chrf", "entropy"),
+    },
+    "multi30k_words": {
+        "rows": {"bahdanau": ["experiment=multi30k_words"]},
         "metrics": ("bleu", "chrf", "entropy"),
     },
     "digits": {
