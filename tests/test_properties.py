@@ -230,7 +230,7 @@ def train_a_step_and_test(config: dict[str, Any], which: int = 0) -> None:
     assert math.isfinite(outcome.metrics["loss"])
 
 
-@drawn(40)
+@drawn(60)
 @given(drawn=compositions(), which=st.integers(0, 3))
 def test_every_composition_trains_a_step_or_is_refused_with_a_reason(drawn, which):
     refusal = ""
