@@ -73,7 +73,7 @@ def test_overrides_of_a_trial_are_the_fixed_ones_and_the_chosen_values_as_hydra_
 
 def test_the_goal_comes_from_the_config_and_every_choice_is_composed():
     digits = ("experiment=digits", "attention=dot,scaled", "model.variant_layers=choice([0],all)")
-    assert check(CONF, read(*digits)) == Goal("val/accuracy", "max", 40)
+    assert check(CONF, read(*digits)) == Goal("val/accuracy", "max", 60)
     minimum = check(
         CONF, read("data.train=range(1,3)", "task.monitor=val/loss", "task.mode=min", "trainer.max_epochs=2")
     )
