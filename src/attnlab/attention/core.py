@@ -115,7 +115,7 @@ class Attention(nn.Module):
 def _fused(query: Tensor, memory: Memory) -> Candidates:
     """Scaled dot-product attention by torch's fused kernels: the weights are never made."""
     refuse_empty_rows(memory.mask)
-    if query.device.type == "cpu":  # where their backward pass takes five times as long in bf16 as in fp32
+    if query.device.type == "cpu":  # where on short sequences their backward pass is far slower in bf16
         wide = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast("cpu", enabled=False):
             contexts = F.scaled_dot_product_attention(
