@@ -51,7 +51,7 @@ def _shape(text: str) -> Shape:
 
 def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One row for each operator and shape."""
-    from attnlab.attention.kernels import load
+    from attnlab.kernels import load
 
     if load("additive") is None:
         raise UserError("There is no kernel to measure here: install g++, or unset ATTNLAB_KERNELS if it is off.")
@@ -95,7 +95,7 @@ def _step(operator: str, name: str, shape: Shape) -> Callable[[], Any]:
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    from attnlab.attention.kernels.additive import additive_scores, naive_additive_scores
+    from attnlab.kernels.additive import additive_scores, naive_additive_scores
 
     batch, queries, keys, width = shape
     random = torch.Generator().manual_seed(0)

@@ -154,9 +154,8 @@ def test_a_test_mode_leaves_the_soft_layers_as_they_are(mode):
 def test_the_probability_of_all_draws_is_credited_once():
     """Log-probabilities over layers, heads and queries add up to that of what was drawn."""
     model = vit(mechanism(partial(Reinforce, LeaveOneOut, 2)), depth=1).train()
-    attention = model.blocks[0].attention
     seen = []
-    attention.register_forward_hook(lambda module, inputs, output: seen.append(output[1]))
+    model.blocks[0].attention.attention.register_forward_hook(lambda module, inputs, output: seen.append(output))
     candidates = model(IMAGES)[1]
     chosen = seen[0].weights.gather(-1, seen[0].positions[0].unsqueeze(-1)).log().sum((1, 2, 3))
     torch.testing.assert_close(candidates.log_probs.flatten(), chosen)

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.attention.estimators import Estimator, Expectation
 from attnlab.attention.normalizers import Normalizer, Softmax, refuse_empty_rows
 from attnlab.attention.scores import ScaledDotScore, Score
 from attnlab.attention.selection import MODES, Candidates
+from attnlab.kernels.dot_product import dot_product_attention
 
 
 class Memory(NamedTuple):
@@ -113,17 +113,9 @@ class Attention(nn.Module):
 
 
 def _fused(query: Tensor, memory: Memory) -> Candidates:
-    """Scaled dot-product attention by torch's fused kernels: the weights are never made."""
+    """Scaled dot-product attention by a fused kernel: the weights are never made."""
     refuse_empty_rows(memory.mask)
-    if query.device.type == "cpu":  # where on short sequences their backward pass is far slower in bf16
-        wide = torch.promote_types(query.dtype, torch.float32)
-        with torch.autocast("cpu", enabled=False):
-            contexts = F.scaled_dot_product_attention(
-                query.to(wide), memory.keys.to(wide), memory.values.to(wide), memory.mask
-            ).to(query.dtype)
-    else:
-        contexts = F.scaled_dot_product_attention(query, memory.keys, memory.values, memory.mask)
-    contexts = contexts.unsqueeze(0)
+    contexts = dot_product_attention(query, memory.keys, memory.values, memory.mask).unsqueeze(0)
     return Candidates(contexts, contexts.new_zeros(contexts.shape[:-1]), contexts.new_empty(*query.shape[:-1], 0))
 
 

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from attnlab.attention.kernels.additive import additive_scores
+from attnlab.kernels.additive import additive_scores
 
 
 class Score(nn.Module, ABC):

@@ -1,9 +1,12 @@
 """The pre-norm blocks of ViT and Transformer."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from attnlab.attention import Candidates, Memory
+from attnlab.kernels.feed_forward import feed_forward
 from attnlab.nn.dropout import Dropout
 from attnlab.nn.multihead import AttentionFactory, MultiHeadAttention
 
@@ -19,6 +22,11 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, size: int, hidden: int, dropout: float) -> None:
         super().__init__(nn.Linear(size, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, size))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        first, _, dropout, second = cast("tuple[nn.Linear, nn.GELU, Dropout, nn.Linear]", tuple(self))
+        kept = dropout.draw(inputs.numel() // first.in_features * first.out_features, inputs.device)
+        return feed_forward(inputs, first.weight, first.bias, second.weight, second.bias, kept)
 
 
 class StochasticDepth(nn.Module):
@@ -66,9 +74,9 @@ class EncoderBlock(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, maps: bool = False) -> tuple[Tensor, Candidates]:
         """Tokens [N, S, D] under a mask broadcastable to [N, H, S, S]: new tokens, and the candidates of the heads."""
-        normed = self.attention_norm(tokens)
-        attended, candidates = self.attention(normed, self.attention.prepare(normed, mask), maps=maps)
-        tokens = tokens + self.branch(attended[0])
+        queries, memory = self.attention.project(self.attention_norm(tokens), mask)
+        attended, candidates = self.attention.attend(queries, memory, maps=maps)
+        tokens = tokens + self.branch(attended.squeeze(0))
         return tokens + self.branch(self.feed(self.feed_norm(tokens))), candidates
 
 
@@ -113,12 +121,11 @@ class DecoderBlock(nn.Module):
         Returns:
             new tokens, the memory of all target tokens so far, and the candidates of both attentions.
         """
-        normed = self.own_norm(tokens)
-        own = self.own.prepare(normed, mask)
+        queries, own = self.own.project(self.own_norm(tokens), mask)
         if past is not None:
             own = past.append(own)
-        attended, seen = self.own(normed, own, start, maps=maps)
-        tokens = tokens + self.dropout(attended[0])
+        attended, seen = self.own.attend(queries, own, start, maps=maps)
+        tokens = tokens + self.dropout(attended.squeeze(0))
         attended, read = self.cross(self.cross_norm(tokens), memory, start, maps=maps)
-        tokens = tokens + self.dropout(attended[0])
+        tokens = tokens + self.dropout(attended.squeeze(0))
         return tokens + self.dropout(self.feed(self.feed_norm(tokens))), own, seen, read

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.attention import Attention, Candidates, Expectation, Memory, ScaledDotScore, Softmax
+from attnlab.kernels.dot_product import chunk
 
 AttentionFactory = Callable[..., Attention]
 """(query_size=Q, key_size=D) -> Attention, a new one at each call."""
@@ -49,16 +50,30 @@ class MultiHeadAttention(nn.Module):
 
     def prepare(self, source: Tensor, mask: Tensor | None = None) -> Memory:
         """What attention reads of a source [N, S, D] with a mask broadcastable to [N, H, T, S]."""
-        keys, values = (self._split(part) for part in self.key_value(source).chunk(2, -1))
+        keys, values = (self._split(part) for part in chunk(self.key_value(source), 2))
         return self.attention.prepare(values, mask, keys=keys)
+
+    def project(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """The queries [N, H, T, D / H] of inputs [N, T, D] and what attention reads of the same inputs, by one
+        product."""
+        layers = (self.query, self.key_value)
+        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        queries, keys, values = (self._split(part) for part in chunk(nn.functional.linear(inputs, weight, bias), 3))
+        return queries, self.attention.prepare(values, mask, keys=keys)
 
     def forward(
         self, inputs: Tensor, memory: Memory, start: int = 0, *, follow: bool = True, maps: bool = False
     ) -> tuple[Tensor, Candidates]:
-        """Attends with inputs [N, T, D], the first at target step `start`.
+        """Attends with inputs [N, T, D], the first at target step `start`; see `attend`."""
+        return self.attend(self._split(self.query(inputs)), memory, start, follow=follow, maps=maps)
+
+    def attend(
+        self, queries: Tensor, memory: Memory, start: int = 0, *, follow: bool = True, maps: bool = False
+    ) -> tuple[Tensor, Candidates]:
+        """Attends with queries that are projected already, the first at target step `start`.
 
         Args:
-            inputs: [N, T, D].
+            queries: [N, H, T, D / H].
             memory: as `prepare` made it.
             start: the target step of the first query.
             follow: while training, read one context a row, of `estimator.paths` copies of the batch; else all
@@ -68,7 +83,6 @@ class MultiHeadAttention(nn.Module):
         Returns:
             outputs [K, N, T, D] (K = 1 where the rows are copies), and the candidates of all heads, [K, N, H, T, ...].
         """
-        queries = self._split(self.query(inputs))
         candidates: Candidates = self.attention(queries, memory, start, follow=follow, maps=maps)
         outputs: Tensor = self.out(candidates.contexts.transpose(-3, -2).flatten(-2))
         return outputs, candidates

@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from attnlab.attention import AdditiveScore, kernels
-from attnlab.attention.kernels import additive
-from attnlab.attention.kernels.additive import additive_scores, naive_additive_scores
+from attnlab import kernels
+from attnlab.attention import AdditiveScore
+from attnlab.kernels import additive
+from attnlab.kernels.additive import additive_scores, naive_additive_scores
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernel is compiled by g++")
 GRADIENT = 5e-6  # relative
@@ -391,7 +392,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
 def test_processes_that_compile_at_the_same_time_do_not_disturb_each_other(tmp_path):
     code = """
 import torch
-from attnlab.attention.kernels import load
+from attnlab.kernels import load
 assert load("additive") is not None
 maps = open("/proc/self/maps").read().split() if __import__("os").path.exists("/proc/self/maps") else []
 print(len({word for word in maps if "libgomp" in word or "libiomp" in word or "libomp" in word}))

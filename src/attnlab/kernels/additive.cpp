@@ -8,86 +8,13 @@
 // Tasks are shared out among threads, but each number is summed by one thread in one order: results do not depend on
 // how many threads there are.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <vector>
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include "vectors.h"
 
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int64_t LANES = 16;
-#elif defined(__AVX__)
-constexpr int64_t LANES = 8;
-#else
-constexpr int64_t LANES = 4;
-#endif
-
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
-typedef uint32_t Bits __attribute__((vector_size(LANES * sizeof(float))));
 
 constexpr int64_t TILE = 64;          // queries and keys of a task of the forward pass
 constexpr int64_t BLOCK = 4 * LANES;  // columns of a task of the backward pass
 constexpr int64_t NEAR = 256;         // keys that it keeps in the first-level cache
-
-int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
-// The first `count` numbers, or as many as there are lanes; 0 in the rest.
-inline Vector load(const float *from, int64_t count) {
-    Vector x{};
-    if (count >= LANES) {
-        std::memcpy(&x, from, sizeof x);
-    } else {
-        std::memcpy(&x, from, count * sizeof(float));
-    }
-    return x;
-}
-
-inline void store(Vector x, float *to, int64_t count) { std::memcpy(to, &x, std::min(count, LANES) * sizeof(float)); }
-
-inline float total(Vector x) {
-    Bits lanes{};
-    for (int64_t lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
-    for (uint32_t apart = LANES / 2; apart > 0; apart /= 2) x += __builtin_shuffle(x, lanes ^ apart);
-    return x[0];
-}
-
-// 1 / x for normal x with a normal reciprocal: the processor's estimate and one step of Newton's, to about an ulp.
-inline Vector reciprocal(Vector x) {
-#if defined(__AVX512F__)
-    const Vector estimate = _mm512_rcp14_ps(x);
-    return estimate * (2.0f - x * estimate);
-#else
-    return 1.0f / x;
-#endif
-}
-
-// e^y = scale (1 + rest), for |y| <= 86. The polynomial is that of Cephes' expf.
-struct Exponential {
-    Vector scale, rest;
-
-    explicit Exponential(Vector y) {
-        constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the lowest bits
-        const Vector shifted = y * 1.44269504088896341f + magic;
-        const Vector n = shifted - magic;
-        const Vector x = (y - n * 0.693359375f) - n * -2.12194440e-4f;  // log 2 in two parts
-        Vector p = x * 1.9875691500e-4f + 1.3981999507e-3f;
-        p = p * x + 8.3334519073e-3f;
-        p = p * x + 4.1665795894e-2f;
-        p = p * x + 1.6666665459e-1f;
-        p = p * x + 5.0000001201e-1f;
-        rest = p * (x * x) + x;
-        scale = (Vector)(((Bits)shifted + 127u) << 23);
-    }
-
-    Vector value() const { return scale * rest + scale; }
-    Vector minus_one() const { return scale * rest + (scale - 1.0f); }
-};
 
 // |q|, |k| <= 1/2: (tanh q + tanh k) / (1 + tanh q tanh k), which keeps the relative precision of small numbers.
 struct Small {

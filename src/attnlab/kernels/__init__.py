@@ -13,8 +13,12 @@ import platform
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +49,10 @@ def load(name: str) -> ctypes.CDLL | None:
 
 
 def _kept(source: Path) -> Path:
-    """Where the cache has the library: by its source, the flags, and the processor that -march=native means, for a home
-    may be shared by unlike machines."""
-    parts = [source.read_text(), *_COMPILE, *_LINK, platform.system(), platform.machine(), _features()]
+    """Where the cache has the library: by its source and what that includes, the flags, and the processor that
+    -march=native means, for a home may be shared by unlike machines."""
+    texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    parts = [*texts, *_COMPILE, *_LINK, platform.system(), platform.machine(), _features()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "attnlab" / "kernels" / f"{source.stem}-{key}.so"
@@ -82,3 +87,24 @@ def _compile(source: Path, kept: Path) -> ctypes.CDLL:
             os.fsync(file.fileno())
             os.replace(built, kept)
         return library
+
+
+def serves(dtypes: Sequence[torch.dtype], *tensors: Tensor) -> bool:
+    """Whether a kernel may read these tensors: plain ones on the processor of one of the types, outside the transforms
+    of torch.func and graphs that are traced or compiled."""
+    return (
+        not torch.compiler.is_compiling()  # first, for the compiler knows not all of what follows
+        and all(type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype in dtypes for x in tensors)
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._is_tracing()
+    )
+
+
+def differentiate(
+    reference: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients of a kernel's reference for some of its inputs, None for the others, such that they have gradients
+    themselves."""
+    needed = [x for x, want in zip(inputs, wanted, strict=True) if want]
+    found = iter(torch.autograd.grad(reference(*inputs), needed, grad, create_graph=True))
+    return tuple(next(found) if want else None for want in wanted)

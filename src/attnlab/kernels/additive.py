@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnlab.attention.kernels import load
+from attnlab.kernels import differentiate, load, serves
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST = 2**14  # cells of the hidden layer below which the reference is faster
@@ -58,15 +58,9 @@ def naive_additive_scores(query: Tensor, key: Tensor, energy: Tensor) -> Tensor:
 def _is_served(query: Tensor, key: Tensor, energy: Tensor) -> bool:
     """Whether the kernel does the work."""
     return (
-        not torch.compiler.is_compiling()  # first, for the compiler knows not all of what follows
+        serves(_DTYPES, query, key, energy)
         and max(query.numel() * key.shape[-2], key.numel() * query.shape[-2]) >= _LEAST
         and query.shape[-1] == key.shape[-1] == energy.shape[-1]
-        and all(
-            type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype in _DTYPES
-            for x in (query, key, energy)
-        )
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._is_tracing()
         and _kernel() is not None
     )
 
@@ -105,9 +99,7 @@ class _AdditiveScores(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to have a gradient
-            needed = [x for x, wanted in zip(inputs, ctx.needs_input_grad, strict=True) if wanted]
-            found = iter(torch.autograd.grad(naive_additive_scores(*inputs), needed, grad, create_graph=True))
-            return tuple(next(found) if wanted else None for wanted in ctx.needs_input_grad)
+            return differentiate(naive_additive_scores, inputs, ctx.needs_input_grad, grad)
         kernel = _kernel()
         assert kernel is not None
         query, key, energy, grad = (x.contiguous() for x in (*inputs, grad))
