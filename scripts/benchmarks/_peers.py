@@ -42,6 +42,11 @@ class Shape:
     feeding: bool
 
 
+_TRAINED = (
+    "task=translation", "model.tie_output=false", "model.share_embeddings=false", f"model.dropout={DROPOUT}",
+    "optimizer=adam", "optimizer.fused=true", f"optimizer.lr={LEARNING_RATE}",
+    f"trainer.gradient_clip_val={CLIP}",
+)  # fmt: skip
 _PACKAGES = {"OpenNMT-py": "onmt", "JoeyNMT": "joeynmt", "vit-pytorch": "vit_pytorch"}
 _SCORES = {
     "OpenNMT-py": {"additive": "mlp", "general": "general", "dot": "dot"},
@@ -50,6 +55,21 @@ _SCORES = {
 
 Training = Callable[[Iterable["Batch"]], None]
 """Trains on every batch it is given."""
+Searching = Callable[["Batch", int], list[tuple[list[int], int]]]
+"""Of each source of a batch, the tokens that a search of a beam width finds and the steps that it made."""
+
+
+def overrides(shape: Shape) -> list[str]:
+    """The words of `train.py` that choose such a model of ours, and train it as the others are."""
+    if shape.model == "transformer":
+        sizes, chosen = TRANSFORMER, ["attention=scaled"]
+    else:
+        sizes = RNN
+        feeding = str(shape.feeding).lower()
+        chosen = ["model.cell=lstm", "model.layers=1", "model/decoder=luong", f"model.decoder.input_feeding={feeding}"]
+        chosen += ["attention=luong", f"attention/score={shape.score}"]
+        chosen += [f"attention.score.size={ALIGNMENT}"] if shape.score == "additive" else []
+    return [f"model={shape.model}", *chosen, *(f"model.{name}={size}" for name, size in sizes.items()), *_TRAINED]
 
 
 def available(shape: Shape, data: "TranslationData") -> Iterator[tuple[str, int, Training]]:
@@ -86,13 +106,11 @@ def _specials() -> list[str]:
     return [names[number] for number in sorted(names)]
 
 
-def _opennmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
+def _opennmt_model(shape: Shape, source: int, target: int) -> tuple[Any, Any, dict[str, Any]]:
+    """A model, its options, and its vocabularies."""
     import pyonmttok
-    import torch
     from onmt import opts
     from onmt.model_builder import build_model
-    from onmt.trainer import build_trainer
-    from onmt.utils.optimizers import Optimizer
     from onmt.utils.parse import ArgumentParser
 
     logging.getLogger().setLevel(logging.ERROR)
@@ -123,7 +141,15 @@ def _opennmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
         side: pyonmttok.build_vocab_from_tokens([str(n) for n in range(size - len(specials))], special_tokens=specials)
         for side, size in (("src", source), ("tgt", target))
     } | {"data_task": "seq2seq"}
-    model = build_model(options, options, vocabularies, None, -1)
+    return build_model(options, options, vocabularies, None, -1), options, vocabularies
+
+
+def _opennmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
+    import torch
+    from onmt.trainer import build_trainer
+    from onmt.utils.optimizers import Optimizer
+
+    model, options, vocabularies = _opennmt_model(shape, source, target)
     trainer = build_trainer(options, -1, model, vocabularies, Optimizer.from_opt(model, options))
 
     def train(batches: Iterable["Batch"]) -> None:
@@ -141,6 +167,54 @@ def _opennmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
             trainer.train(theirs(), 0, save_checkpoint_steps=0, valid_steps=10**9)
 
     return model, train
+
+
+def searching(shape: Shape, data: "TranslationData", certain: float) -> tuple[int, Searching] | None:
+    """The number of parameters of OpenNMT-py's model, and its own beam search; None where it is not installed.
+
+    Hypotheses end after as many steps as their references have tokens, with the end symbol, which is `certain` nats
+    more likely than by the model there and as much less likely before.
+    """
+    if "OpenNMT-py" not in versions():
+        return None
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
+        return _opennmt_search(shape, len(data.tokenizers.source), len(data.tokenizers.target), certain)
+
+
+def _opennmt_search(shape: Shape, source: int, target: int, certain: float) -> tuple[int, Searching]:
+    import torch
+    from onmt.translate.beam_search import BeamSearch, GNMTGlobalScorer
+    from onmt.translate.translator import Translator
+
+    from attnlab.data.tokenizers import BOS, EOS, PAD, UNK
+
+    class Ended(BeamSearch):
+        def __init__(self, steps: torch.Tensor, width: int, scorer: Any) -> None:
+            super().__init__(
+                width, len(steps), PAD, BOS, EOS, UNK, BOS, 1, scorer, min_length=0, max_length=int(steps.max()),
+                return_attention=False, block_ngram_repeat=0, exclusion_tokens=set(), stepwise_penalty=None, ratio=0.0,
+                ban_unk_token=False,
+            )  # fmt: skip
+            self.steps = steps
+
+        def ensure_min_length(self, log_probs: torch.Tensor) -> None:
+            ends = self.steps[self.batch_offset].repeat_interleave(self.beam_size) == len(self)
+            log_probs[:, EOS] += torch.where(ends, certain, -certain)
+
+    model, _, vocabularies = _opennmt_model(shape, source, target)
+    model.eval()
+    scorer = GNMTGlobalScorer(0.0, 0.0, "none", "none")
+    vocabularies["decoder_start_token"] = _specials()[BOS]
+    translator = Translator(model, vocabularies, global_scorer=scorer, report_score=False)
+
+    @torch.no_grad()
+    def search(batch: "Batch", width: int) -> list[tuple[list[int], int]]:
+        theirs = {"src": batch.source.unsqueeze(-1), "srclen": (batch.source != PAD).sum(1)}
+        strategy = Ended((batch.target_out != PAD).sum(1), width, scorer)
+        found = translator._translate_batch_with_strategy(theirs, strategy)["predictions"]
+        return [(best[:-1].tolist(), len(best)) for best, *_ in found]  # without the end symbol
+
+    return sum(parameter.numel() for parameter in model.parameters()), search
 
 
 def _joeynmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:

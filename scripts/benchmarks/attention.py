@@ -1,12 +1,15 @@
 """Operators of attention against their eager formulation: seconds and memory of forward and backward.
 
-additive is the package's kernel, scaled torch's fused one, as the models use them. A shape is batch x queries x keys x
-width. Each is timed beside its formulation in torch's plain operations, in turns in one process, from inputs that want
-a gradient to the gradients. MiB are what the resident memory of a process of its own grows by at its peak, inputs left
-out. Where the eager formulation would need more than half of this machine's memory, it is not run.
+additive and scaled are the package's kernels, as the models use them; a shape is batch x queries x keys x width, where
+heads are items of the batch. feed-forward is the kernel of the layer behind attention; its shape is rows x width x
+hidden width. Each is timed beside its formulation in torch's plain operations, scaled also beside torch's fused
+kernel, in turns in one process, from inputs that want a gradient to the gradients. MiB are what the resident memory of
+a process of its own grows by at its peak, inputs left out. Where the eager formulation would need more than half of
+this machine's memory, it is not run.
 """
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,18 +22,18 @@ from benchmarks import _machine
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-    from torch import Tensor
 
-Shape = tuple[int, int, int, int]
+Shape = tuple[int, ...]
 _SHAPES = ("64x1x20x256", "64x20x20x256", "8x256x256x256", "8x1024x1024x256")
-_OPERATORS = ("additive", "scaled")
+_HEADS = ("256x17x17x64", "384x65x65x32", "64x512x512x64")  # of a Transformer, of ViTs
+_LAYERS = ("1088x256x512", "8320x96x384")
 _EAGER_COPIES = 4  # of what it makes for all pairs of query and key, at the peak of the eager backward pass
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--shapes", nargs="+", type=_shape, default=[_shape(text) for text in _SHAPES], metavar="BxTxSxA",
-        help=f"batch x queries x keys x width (default: {' '.join(_SHAPES)})",
+        "--shapes", nargs="+", type=_shape, metavar="BxTxSxA",
+        help=f"batch x queries x keys x width (default: {' '.join(_SHAPES)}; for scaled {' '.join(_HEADS)} too)",
     )  # fmt: skip
     add_numbers(
         parser,
@@ -53,22 +56,26 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     """One row for each operator and shape."""
     from attnlab.kernels import load
 
-    if load("additive") is None:
-        raise UserError("There is no kernel to measure here: install g++, or unset ATTNLAB_KERNELS if it is off.")
+    if any(load(name) is None for name in ("additive", "dot_product", "feed_forward")):
+        raise UserError("There are no kernels to measure here: install g++, or unset ATTNLAB_KERNELS if they are off.")
     rows = []
-    for operator in _OPERATORS:
-        for shape in options.shapes:
+    chosen = {
+        "additive": options.shapes or map(_shape, _SHAPES),
+        "scaled": options.shapes or map(_shape, (*_SHAPES, *_HEADS)),
+        "feed-forward": [tuple(map(int, text.split("x"))) for text in _LAYERS],
+    }
+    for operator, shapes in chosen.items():
+        for shape in shapes:
             rows.append(_row(operator, shape, options))
             console.print(f"{operator} {rows[-1]['shape']}: done", highlight=False)
     return {name: getattr(options, name) for name in ("warmup", "repeats", "retries")}, rows
 
 
 def _row(operator: str, shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
-    batch, queries, keys, width = shape
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    pairs = 4 * batch * queries * keys * (width if operator == "additive" else 1)
-    fits = _EAGER_COPIES * pairs < memory / 2
-    names = ("kernel", "eager") if fits else ("kernel",)
+    made = {"additive": shape, "scaled": shape[:-1], "feed-forward": shape[::2]}[operator]  # for all pairs or rows
+    fits = _EAGER_COPIES * 4 * math.prod(made) < memory / 2
+    names = ["kernel", *(["eager"] if fits else []), *(["torch"] if operator == "scaled" else [])]
     steps = {name: _step(operator, name, shape) for name in names}
     for _ in range(1 + options.retries):
         pressure = _machine.Pressure()
@@ -76,13 +83,14 @@ def _row(operator: str, shape: Shape, options: argparse.Namespace) -> dict[str, 
         waited = pressure.share()
         if not _machine.is_void(waited):
             break
-    extra = {name: _alone(operator, name, shape) for name in names}
+    extra = {name: _alone(operator, name, shape) for name in names if name != "torch"}
     return {
         "operator": operator,
         "shape": "x".join(map(str, shape)),
         "seconds": seconds["kernel"],
         "eager_seconds": seconds.get("eager"),
         "speedup": seconds["eager"] / seconds["kernel"] if fits else None,
+        "torch_seconds": seconds.get("torch"),
         "extra_bytes": extra["kernel"],
         "eager_extra_bytes": extra.get("eager"),
         "cpu_pressure": waited,
@@ -91,30 +99,36 @@ def _row(operator: str, shape: Shape, options: argparse.Namespace) -> dict[str, 
 
 
 def _step(operator: str, name: str, shape: Shape) -> Callable[[], Any]:
-    """Forward and backward on standard normal queries, keys and values, by `kernel` or `eager`."""
+    """Forward and backward on standard normal inputs, by `kernel`, `eager` or, for scaled, `torch`."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
     from attnlab.kernels.additive import additive_scores, naive_additive_scores
+    from attnlab.kernels.dot_product import dot_product_attention, naive_dot_product_attention
+    from attnlab.kernels.feed_forward import feed_forward, naive_feed_forward
 
-    batch, queries, keys, width = shape
-    random = torch.Generator().manual_seed(0)
-    query, key = (batch, 1, queries, width), (batch, 1, keys, width)  # one head
-    sizes, output = {
-        "additive": ((query, key, (width,)), (batch, 1, queries, keys)),
-        "scaled": ((query, key, key), query),
-    }[operator]
+    sizes: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+    if operator == "feed-forward":
+        rows, width, hidden = shape
+        sizes, output = ((rows, width), (hidden, width), (hidden,), (width, hidden), (width,)), (rows, width)
+    else:
+        batch, queries, keys, width = shape
+        query, key = (batch, 1, queries, width), (batch, 1, keys, width)  # one head
+        sizes, output = {
+            "additive": ((query, key, (width,)), (batch, 1, queries, keys)),
+            "scaled": ((query, key, key), query),
+        }[operator]
     function = {
         ("additive", "kernel"): additive_scores, ("additive", "eager"): naive_additive_scores,
-        ("scaled", "kernel"): scaled_dot_product_attention, ("scaled", "eager"): _naive_scaled,
+        ("scaled", "kernel"): dot_product_attention, ("scaled", "eager"): naive_dot_product_attention,
+        ("scaled", "torch"): scaled_dot_product_attention,
+        ("feed-forward", "kernel"): feed_forward, ("feed-forward", "eager"): naive_feed_forward,
     }[operator, name]  # fmt: skip
+    random = torch.Generator().manual_seed(0)
     inputs = [torch.randn(size, generator=random).requires_grad_() for size in sizes]
     grad = torch.randn(output, generator=random)
     return lambda: torch.autograd.grad(function(*inputs), inputs, grad)
-
-
-def _naive_scaled(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
-    return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1) @ value
 
 
 def _alone(operator: str, name: str, shape: Shape) -> int | None:
@@ -128,7 +142,8 @@ def _alone(operator: str, name: str, shape: Shape) -> int | None:
 
 def _extra_bytes(operator: str, name: str, shape: Shape) -> int | None:
     _machine.use_threads()
-    _step(operator, name, (8, 32, 32, 64))()  # what a first call brings along
+    small = (512, 32, 32) if operator == "feed-forward" else (8, 32, 32, 64)
+    _step(operator, name, small)()  # what a first call brings along
     return _machine.extra_bytes(_step(operator, name, shape))
 
 
@@ -139,13 +154,14 @@ def table(rows: list[dict[str, Any]]) -> "Table":
 
     shown = Table(title="Attention operators, forward and backward", title_justify="left", box=box.SIMPLE, padding=0)
     shown.add_column("operator", no_wrap=True)
-    for name in ("ms", "eager ms", "times", "MiB", "eager MiB", "waited"):
+    for name in ("ms", "eager ms", "times", "torch ms", "MiB", "eager MiB", "waited"):
         shown.add_column(name, justify="right", no_wrap=True, min_width=8)
     for row in rows:
         times = "" if row["speedup"] is None else f"{row['speedup']:.1f}"
         shown.add_row(
             f"{row['operator']} {row['shape']}",
             _scaled(row["seconds"], 1e3), _scaled(row["eager_seconds"], 1e3), times,
+            _scaled(row["torch_seconds"], 1e3),
             _scaled(row["extra_bytes"], 2**-20), _scaled(row["eager_extra_bytes"], 2**-20),
             _machine.waited(row),
         )  # fmt: skip

@@ -1,21 +1,20 @@
 """Decoding speed: sentences per second of greedy and beam search on a test set.
 
-Without --run the models are untrained, of the sizes of the published comparisons: one bidirectional LSTM layer of
-2 x 256, an LSTM decoder of 512 with additive attention of 256, with and without input feeding, and a Transformer of 3
-and 3 blocks of width 256, 4 heads and 512 in between; embeddings of 256, output layers of their own, words seen at
-least twice. An untrained model does not end where a trained one does. So the end symbol is ruled out until the step at
-which the reference of a source has it, and taken for certain there: each source makes as many steps as its reference
-has tokens, with the end symbol, and leaves the batch as it would; all other choices are the model's. With --run a
-trained model ends where it wants to.
+Without --run the models are untrained, of the sizes of the published comparisons, as in `benchmark.py train`: the
+recurrent one with additive attention, with and without input feeding, and the Transformer; words seen at least twice.
+An untrained model does not end where a trained one does. So the end symbol is ruled out until the step at which the
+reference of a source has it, and taken for certain there: each source makes as many steps as its reference has tokens,
+with the end symbol, and leaves the batch as it would; all other choices are the model's. With --run a trained model
+ends where it wants to.
+
+OpenNMT-py, where it is installed, searches the same batches with a model of the same sizes and by its own beam search
+(of width 1 for greedy), which ends in the same way, in fp32; `ratio` is to it.
 
 A turn is the whole test set: batches of like lengths, search, and the hypotheses as text. The figures are medians over
-turns that are not void. `x OpenNMT` is the ratio to what OpenNMT-py was measured at elsewhere, on Multi30k's
-test2016 with a recurrent model of these sizes: 500 sentences per second greedily, 135 with a beam of 5 (JoeyNMT: 226
-and 75). It is given for --data alone, and compares machines as well as programs.
+turns that are not void.
 """
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from _command import add_numbers, whole
 
-from benchmarks import _machine
+from benchmarks import _machine, _peers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,25 +33,14 @@ if TYPE_CHECKING:
     from attnlab.data.translation import TranslationData
     from attnlab.decoding import Hypothesis
 
-_SIZES = ("task=translation", "model.embedding=256", "model.tie_output=false", "model.share_embeddings=false")
-_RNN = (
-    *_SIZES, "model=rnn", "model.cell=lstm", "model.layers=1", "model.encoder_size=256", "model.decoder_size=512",
-    "model/decoder=luong", "attention=bahdanau", "attention.score.size=256",
-)  # fmt: skip
 MODELS = {
-    "rnn": (*_RNN, "model.decoder.input_feeding=false"),
-    "rnn-feeding": (*_RNN, "model.decoder.input_feeding=true"),
-    "transformer": (
-        *_SIZES, "model=transformer", "model.depth=3", "model.heads=4", "model.hidden=512", "attention=scaled",
-    ),
-}  # fmt: skip
-"""Overrides of the config."""
+    "rnn": _peers.Shape("rnn", "additive", feeding=False),
+    "rnn-feeding": _peers.Shape("rnn", "additive", feeding=True),
+    "transformer": _peers.Shape("transformer", "scaled", feeding=False),
+}
 
-_ELSEWHERE = {"OpenNMT-py": {1: 500, 5: 135}, "JoeyNMT": {1: 226, 5: 75}}
 _LONGEST = 100  # tokens of a sentence: bounds a batch's cells
 _CERTAIN = 1e4  # nats, more than the log-probabilities of two hypotheses differ by
-
-Search = Callable[["Batch", int], "list[Hypothesis]"]
 
 
 @dataclass
@@ -60,9 +48,10 @@ class Subject:
     """What is measured: a model's search over a batch with a beam width, the test set, and where it comes from."""
 
     name: str
-    search: Search
+    search: _peers.Searching
     data: "TranslationData"
     parameters: int
+    toolkit: str = "attnlab"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default=["fp32", "bf16"], **many, help="fp32, bf16 (default: both)"
     )
+    parser.add_argument("--no-peers", action="store_true", help="leave OpenNMT-py out, even if it is installed")
     add_numbers(
         parser,
         ("pairs", 1, 20_000, "training pairs of the phrasebook"),
@@ -96,13 +86,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One row for each model, precision and beam width."""
     subjects = _untrained(options) if options.run is None else [_trained(options)]
-    rows = []
-    for subject, precision, beam in product(subjects, options.precision, options.beams):
-        rows.append(_row(subject, precision, beam, options))
-        console.print(
-            f"{subject.name}, {precision}, beam {beam}: {rows[-1]['sentences_per_second']:,.1f} sentences/s",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    theirs: dict[tuple[str, int], float] = {}  # sentences per second, of a model and beam width
+    for beam, subject in product(options.beams, subjects):
+        ours = subject.toolkit == "attnlab"
+        for precision in options.precision if ours else ["fp32"]:
+            row = _row(subject, precision, beam, options)
+            rate = row["sentences_per_second"]
+            if not ours:
+                theirs[subject.name, beam] = rate
+            other = theirs.get((subject.name, beam)) if ours else None
+            rows.append(row | {"ratio": None if other is None else rate / other})
+            console.print(
+                f"{subject.toolkit} {subject.name}, {precision}, beam {beam}: {rate:,.1f} sentences/s",
+                highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
     data = subjects[0].data
     split, pair = data.splits["test"], data.tokenizers
     assert pair is not None
@@ -111,8 +109,8 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
         "sentences": len(split), "reference_tokens": int((split.target.lengths + 1).sum()),
         "vocabulary_source": len(pair.source), "vocabulary_target": len(pair.target),
         "lengths": "the references'" if options.run is None else "the model's",
-        "models": {name: list(MODELS[name]) for name in options.models} if options.run is None else None,
-        "elsewhere": _ELSEWHERE,
+        "models": {name: _peers.overrides(MODELS[name]) for name in options.models} if options.run is None else None,
+        "peers": _peers.versions() if options.run is None else {},
     }  # fmt: skip
     return settings | {name: getattr(options, name) for name in ("batch", "warmup", "repeats", "retries")}, rows
 
@@ -146,7 +144,11 @@ def _untrained(options: argparse.Namespace) -> list[Subject]:
     subjects = []
     for name in options.models:
         torch.manual_seed(1)
-        model = build(DOMAINS["translation"].spec(compose(CONF, MODELS[name]), data)).eval()
+        if not options.no_peers and (other := _peers.searching(MODELS[name], data, _CERTAIN)) is not None:
+            parameters, search = other
+            subjects.append(Subject(name, search, data, parameters, "OpenNMT-py"))
+        config = compose(CONF, _peers.overrides(MODELS[name]))
+        model = build(DOMAINS["translation"].spec(config, data)).eval()
         subjects.append(Subject(name, _forced(model), data, model.parameter_count()))
     return subjects
 
@@ -162,7 +164,7 @@ def _trained(options: argparse.Namespace) -> Subject:
     data.prepare_split("test")
     alpha = run.config["search"]["alpha"]
     return Subject(
-        options.run.name, lambda batch, beam: run.task.search(batch.source, beam, alpha), data,
+        options.run.name, lambda batch, beam: _found(run.task.search(batch.source, beam, alpha)), data,
         run.task.model.parameter_count(),
     )  # fmt: skip
 
@@ -203,16 +205,20 @@ class Forced:
         return log_probs, weights, _ForcedState(own, left)
 
 
-def _forced(model: Any) -> Search:
+def _found(hypotheses: "list[Hypothesis]") -> list[tuple[list[int], int]]:
+    return [(hypothesis.tokens, len(hypothesis.weights)) for hypothesis in hypotheses]
+
+
+def _forced(model: Any) -> _peers.Searching:
     from attnlab.data.tokenizers import BOS, EOS, PAD
     from attnlab.decoding import beam, greedy
 
-    def search(batch: "Batch", width: int) -> "list[Hypothesis]":
+    def search(batch: "Batch", width: int) -> list[tuple[list[int], int]]:
         steps = (batch.target_out != PAD).sum(1)
         forced = Forced(model, steps)
         if width == 1:
-            return greedy(forced, batch.source, steps, BOS, EOS)
-        return beam(forced, batch.source, steps, BOS, EOS, width)
+            return _found(greedy(forced, batch.source, steps, BOS, EOS))
+        return _found(beam(forced, batch.source, steps, BOS, EOS, width))
 
     return search
 
@@ -230,21 +236,20 @@ def _row(subject: Subject, precision: str, beam: int, options: argparse.Namespac
         for batch in data.loader("test"):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 found = subject.search(batch, beam)
-            for index, hypothesis in zip(batch.index.tolist(), found, strict=True):
-                texts[index] = pair.target.decode(hypothesis.tokens)
-                made[index] = len(hypothesis.weights)
+            for index, (tokens, steps) in zip(batch.index.tolist(), found, strict=True):
+                texts[index] = pair.target.decode(tokens)
+                made[index] = steps
 
     measured = _machine.turns(turn, options.repeats, options.retries, options.warmup)
     spread = measured.spread()
     steps = sum(made.values())
     rate = count / spread["seconds"]
-    published = _ELSEWHERE["OpenNMT-py"].get(beam) if options.data else None
     return {
-        "model": subject.name, "precision": precision, "beam": beam, "sentences_per_second": rate,
+        "toolkit": subject.toolkit, "model": subject.name, "precision": precision, "beam": beam,
+        "sentences_per_second": rate,
         "sentences_per_second_min": count / spread["seconds_max"],
         "sentences_per_second_max": count / spread["seconds_min"],
-        "tokens_per_second": steps / spread["seconds"], "milliseconds_per_sentence": 1e3 / rate, "tokens": steps,
-        "opennmt_py_elsewhere": published, "ratio": None if published is None else rate / published,
+        "tokens_per_second": steps / spread["seconds"], "tokens": steps,
         "parameters": subject.parameters,
     } | {name: spread[name] for name in ("repeats", "cpu_pressure", "void")}  # fmt: skip
 
@@ -255,15 +260,15 @@ def table(rows: list[dict[str, Any]]) -> "Table":
     from rich.table import Table
 
     shown = Table(title="Decoding", title_justify="left", box=box.SIMPLE, padding=0)
-    for name in ("model", "type"):
+    for name in ("toolkit", "model", "type"):
         shown.add_column(name, no_wrap=True)
-    for name in ("beam", "sents/s", "least", "most", "tokens/s", "ms each", "x OpenNMT", "waited"):
+    for name in ("beam", "sents/s", "least", "most", "tokens/s", "ratio", "waited"):
         shown.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         rates = [row[f"sentences_per_second{suffix}"] for suffix in ("", "_min", "_max")]
         shown.add_row(
-            row["model"], row["precision"], str(row["beam"]), *[f"{rate:,.1f}" for rate in rates],
-            f"{row['tokens_per_second']:,.0f}", f"{row['milliseconds_per_sentence']:,.2f}",
+            row["toolkit"], row["model"], row["precision"], str(row["beam"]), *[f"{rate:,.1f}" for rate in rates],
+            f"{row['tokens_per_second']:,.0f}",
             "" if row["ratio"] is None else f"{row['ratio']:.2f}", _machine.waited(row),
         )  # fmt: skip
     return shown

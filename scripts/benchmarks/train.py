@@ -55,11 +55,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SCORES = ("additive", "general", "scaled", "dot")
 _OURS = "attnlab"
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-_TRAINED = (
-    "task=translation", "model.tie_output=false", "model.share_embeddings=false", f"model.dropout={_peers.DROPOUT}",
-    "optimizer=adam", "optimizer.fused=true", f"optimizer.lr={_peers.LEARNING_RATE}",
-    f"trainer.gradient_clip_val={_peers.CLIP}",
-)  # fmt: skip
 _LONGEST = 100  # tokens of a training sentence
 _COUNTED = 4  # batches whose operations are counted
 
@@ -155,7 +150,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     settings = {
         "data": Path(options.data).name if options.data else "phrasebook", "pairs": len(data.splits["train"]),
         "vocabulary_source": len(data.tokenizers.source), "vocabulary_target": len(data.tokenizers.target),
-        "models": {_name(vars(shape)): _overrides(shape) for shape in _shapes(options)}, "peak_flops": peaks,
+        "models": {_name(vars(shape)): _peers.overrides(shape) for shape in _shapes(options)}, "peak_flops": peaks,
         "peers": _peers.versions(),
     }  # fmt: skip
     return settings | {name: getattr(options, name) for name in names}, rows
@@ -170,22 +165,9 @@ def _shapes(options: argparse.Namespace) -> "list[_peers.Shape]":
     return (recurrent if "rnn" in options.models else []) + (transformer if "transformer" in options.models else [])
 
 
-def _overrides(shape: "_peers.Shape") -> list[str]:
-    """The words of `train.py` that choose such a model."""
-    if shape.model == "transformer":
-        sizes, chosen = _peers.TRANSFORMER, ["attention=scaled"]
-    else:
-        sizes = _peers.RNN
-        feeding = str(shape.feeding).lower()
-        chosen = ["model.cell=lstm", "model.layers=1", "model/decoder=luong", f"model.decoder.input_feeding={feeding}"]
-        chosen += ["attention=luong", f"attention/score={shape.score}"]
-        chosen += [f"attention.score.size={_peers.ALIGNMENT}"] if shape.score == "additive" else []
-    return [f"model={shape.model}", *chosen, *(f"model.{name}={size}" for name, size in sizes.items()), *_TRAINED]
-
-
 def _words(shape: "_peers.Shape", precision: str) -> list[str]:
     """The words of `train.py` that train such a model."""
-    return [*_overrides(shape), f"trainer.precision={_PRECISIONS[precision]}"]
+    return [*_peers.overrides(shape), f"trainer.precision={_PRECISIONS[precision]}"]
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ PRECISION = 2e-6  # relative
 def compiled(monkeypatch, refuse):
     """Only the kernel answers."""
     monkeypatch.delenv("ATTNLAB_KERNELS", raising=False)
-    monkeypatch.setattr(module, "_LEAST", 0)
+    monkeypatch.setattr(module, "_LEAST", 1)
     monkeypatch.setattr(module, "naive_feed_forward", refuse)
     module._kernel.cache_clear()
     assert module._kernel() is not None
@@ -156,8 +156,15 @@ def test_of_the_hidden_layer_one_tensor_is_kept(compiled):
 
 @pytest.mark.parametrize(
     "given",
-    [draw(dtype=torch.float64), draw(dtype=torch.bfloat16), draw(700, 24), draw(700, hidden=40), draw(2), draw(0)],
-    ids=["double", "bfloat16", "width", "hidden width", "small", "empty"],
+    [
+        draw(700, dtype=torch.float64),
+        draw(700, dtype=torch.bfloat16),
+        draw(700, 24),
+        draw(700, hidden=40),
+        draw(399),
+        draw(0),
+    ],
+    ids=["double", "bfloat16", "width", "hidden width", "few rows", "empty"],
 )
 def test_the_reference_serves_everything_else(uncompiled, given):
     torch.testing.assert_close(feed_forward(*given), naive_feed_forward(*given))

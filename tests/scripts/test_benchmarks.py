@@ -57,15 +57,15 @@ def test_decode_makes_as_many_steps_as_the_references_have_tokens(tmp_path: Path
         "--precision", "fp32", "--batch", 4, *ONCE,
     )  # fmt: skip
     assert settings["sentences"] == 7
-    assert settings["elsewhere"]["OpenNMT-py"] == {"1": 500, "5": 135}
-    assert [(row["model"], row["beam"]) for row in rows] == [
-        (model, beam) for model in ("rnn-feeding", "transformer") for beam in (1, 3)
+    ours = [row for row in rows if row["toolkit"] == "attnlab"]
+    assert [(row["model"], row["beam"]) for row in ours] == [
+        (model, beam) for beam in (1, 3) for model in ("rnn-feeding", "transformer")
     ]
     for row in rows:
         assert row["tokens"] == settings["reference_tokens"] > 2 * 7
         assert 0 < row["sentences_per_second_min"] <= row["sentences_per_second"] <= row["sentences_per_second_max"]
         assert row["tokens_per_second"] > row["sentences_per_second"]
-        assert row["ratio"] is None
+        assert (row["ratio"] is None) == ("OpenNMT-py" not in settings["peers"] or row["toolkit"] == "OpenNMT-py")
         assert isinstance(row["void"], bool)
 
 
@@ -93,8 +93,7 @@ def test_forced_hypotheses_end_where_they_are_told_to(section) -> None:
     search = section("decode")._forced(Constant())
     for beam in (1, 2, 4):
         found = search(batch, beam)
-        assert [len(hypothesis.weights) for hypothesis in found] == [2, 1, 5]
-        assert [hypothesis.tokens for hypothesis in found] == [[8], [], [8, 8, 8, 8]]
+        assert found == [([8], 2), ([], 1), ([8, 8, 8, 8], 5)]
 
 
 def test_decode_with_a_trained_run(trained_run: Path, tmp_path: Path) -> None:

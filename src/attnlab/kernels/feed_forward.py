@@ -11,7 +11,7 @@ from torch import Tensor
 from attnlab.kernels import differentiate, load, serves
 from attnlab.kernels.dropout import Kept
 
-_LEAST = 2**14  # elements of the hidden layer below which the reference is faster
+_LEAST = 400  # rows below which the reference is faster
 _LANES = 16  # of which the widths are multiples
 _ROWS = 96  # that the kernel takes at a time
 
@@ -28,8 +28,8 @@ def feed_forward(
     the reference's cost.
 
     Everything else is served by the reference, `naive_feed_forward`: other devices and types, autocast, widths that 16
-    does not divide, hidden layers so small that it is faster, subclasses of tensors, the transforms of torch.func,
-    graphs that are traced or compiled, machines without a compiler, and ATTNLAB_KERNELS=off.
+    does not divide, so few rows that it is faster, subclasses of tensors, the transforms of torch.func, graphs that are
+    traced or compiled, machines without a compiler, and ATTNLAB_KERNELS=off.
 
     Args:
         inputs: x, [..., D].
@@ -65,7 +65,7 @@ def _is_served(*given: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and all(size % _LANES == 0 for size in first.shape)
         and inputs.shape[-1] == first.shape[1]
-        and inputs.numel() // max(1, first.shape[1]) * first.shape[0] >= _LEAST
+        and inputs.numel() >= _LEAST * inputs.shape[-1] > 0
         and _kernel() is not None
     )
 

@@ -54,8 +54,10 @@ class MultiHeadAttention(nn.Module):
         return self.attention.prepare(values, mask, keys=keys)
 
     def project(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """The queries [N, H, T, D / H] of inputs [N, T, D] and what attention reads of the same inputs, by one
-        product."""
+        """The queries [N, H, T, D / H] of inputs [N, T, D] and what attention reads of the same inputs; for a backward
+        pass by one product, whose gradient is one too."""
+        if not torch.is_grad_enabled():
+            return self._split(self.query(inputs)), self.prepare(inputs, mask)
         layers = (self.query, self.key_value)
         weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
         queries, keys, values = (self._split(part) for part in chunk(nn.functional.linear(inputs, weight, bias), 3))
