@@ -17,8 +17,8 @@ symbol and without padding, and is the median over the windows that are not void
 
 peak_share is the rate of the arithmetic in matrix products over that of a large square product on this machine, in the
 same precision and with the same threads. The operations of forward and backward are counted by torch's
-FlopCounterMode on some batches, with the recurrences spelled out in products (it cannot look into the fused kernel),
-padding included, and applied per target token.
+FlopCounterMode on some batches, with recurrences and attention spelled out in products (it cannot look into fused
+kernels), padding included, and applied per target token.
 
 Seconds to the first step are those of a whole `python train.py` on a few hundred sentences, from the start of the
 process, imports and data included, to the end of the first optimizer step.
@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from _command import add_numbers
 
@@ -287,12 +288,20 @@ def _flops_per_token(task: "TranslationTask", batches: "Iterable[Batch]") -> flo
     from torch.utils.flop_counter import FlopCounterMode
 
     from attnlab.data.tokenizers import PAD
+    from attnlab.kernels import dot_product, feed_forward
 
     task.train()
     flops = tokens = 0
     for batch in batches:
         counter = FlopCounterMode(display=False)
-        with warnings.catch_warnings(action="ignore"), torch.backends.mkldnn.flags(enabled=False), counter:
+        with (
+            mock.patch.object(feed_forward, "_is_served", return_value=False),
+            mock.patch.object(dot_product, "_is_served", return_value=False),
+            mock.patch.object(dot_product, "torch_dot_product_attention", dot_product.naive_dot_product_attention),
+            warnings.catch_warnings(action="ignore"),
+            torch.backends.mkldnn.flags(enabled=False),
+            counter,
+        ):
             scored, candidates = task.model(batch.source, batch.target_in, batch.target_out)
             mask = batch.target_out != PAD
             task.model.objective(scored, candidates, mask)[0].backward()
