@@ -270,7 +270,8 @@ def test_benchmark_attention(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode()
     rows = json.loads((tmp_path / "attention.json").read_text())["rows"]
-    assert [row["operator"] for row in rows] == ["additive", "scaled"]
+    assert [row["operator"] for row in rows] == ["additive", "scaled", "feed-forward", "feed-forward"]
+    assert [row["torch_seconds"] is not None for row in rows] == [False, True, False, False]
     for row in rows:
         assert {"shape", "seconds", "eager_seconds", "extra_bytes"} <= row.keys()
         assert row["seconds"] > 0
