@@ -24,6 +24,24 @@ def refuse():
 
 
 @pytest.fixture
+def only_kernel(monkeypatch, refuse):
+    """Gives a kernel's module whose references refuse; its kernel is loaded anew, and forgotten behind the test."""
+    used = []
+
+    def prepare(module, *references):
+        monkeypatch.delenv("ATTNLAB_KERNELS", raising=False)
+        for name in references:
+            monkeypatch.setattr(module, name, refuse)
+        used.append(module)
+        module._kernel.cache_clear()
+        assert module._kernel() is not None
+
+    yield prepare
+    for module in used:
+        module._kernel.cache_clear()
+
+
+@pytest.fixture
 def threads():
     """Sets torch's number of threads, for the time of a test."""
     before = torch.get_num_threads()

@@ -24,25 +24,16 @@ GRADIENT = 5e-6  # relative
 
 
 @pytest.fixture
-def compiled(monkeypatch):
+def compiled(monkeypatch, only_kernel):
     """Only the kernel answers."""
-    monkeypatch.delenv("ATTNLAB_KERNELS", raising=False)
     monkeypatch.setattr(additive, "_LEAST", 0)
-    monkeypatch.setattr(additive, "naive_additive_scores", refuse)
-    additive._kernel.cache_clear()
-    assert additive._kernel() is not None
-    yield
-    additive._kernel.cache_clear()
+    only_kernel(additive, "naive_additive_scores")
 
 
 @pytest.fixture
-def naive(monkeypatch):
+def naive(monkeypatch, refuse):
     """Only the reference answers."""
     monkeypatch.setattr(additive._AdditiveScores, "apply", refuse)
-
-
-def refuse(*_):
-    raise AssertionError("this path is not to be taken")
 
 
 def draw(*shape, scale=1.0, seed=0):
@@ -193,7 +184,8 @@ def test_strides_do_not_matter(compiled):
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.filterwarnings("ignore:Using backward")
 def test_only_what_wants_a_gradient_has_one(compiled, monkeypatch, wanted, twice):
-    monkeypatch.setattr(additive, "naive_additive_scores", naive_additive_scores if twice else refuse)
+    if twice:
+        monkeypatch.setattr(additive, "naive_additive_scores", naive_additive_scores)
     tensors = draw(2, 9, 24), draw(2, 8, 24, seed=1), draw(24, seed=2)
     inputs = [x.requires_grad_(want) for x, want in zip(tensors, wanted, strict=True)]
     additive_scores(*inputs).sum().backward(create_graph=twice)
@@ -223,17 +215,13 @@ def test_low_precision_is_computed_in_single_precision(compiled, dtype):
 
 
 @needs_compiler
-def test_results_depend_neither_on_the_number_of_threads_nor_on_the_turn(compiled):
+def test_results_depend_neither_on_the_number_of_threads_nor_on_the_turn(compiled, threads):
     inputs = [x.requires_grad_() for x in (draw(3, 100, 40), draw(3, 90, 40, seed=1), draw(40, seed=2))]
-    before = torch.get_num_threads()
     outcomes = []
-    try:
-        for threads in (1, 2, 2, 3):
-            torch.set_num_threads(threads)
-            scores = additive_scores(*inputs)
-            outcomes.append((scores, *differentiate(scores, inputs)))
-    finally:
-        torch.set_num_threads(before)
+    for number in (1, 2, 2, 3):
+        threads(number)
+        scores = additive_scores(*inputs)
+        outcomes.append((scores, *differentiate(scores, inputs)))
     for outcome in outcomes[1:]:
         for found, first in zip(outcome, outcomes[0], strict=True):
             assert torch.equal(found, first)

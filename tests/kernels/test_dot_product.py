@@ -17,15 +17,9 @@ PRECISION = 3e-6  # relative
 
 
 @pytest.fixture
-def compiled(monkeypatch, refuse):
+def compiled(only_kernel):
     """Only the kernel answers."""
-    monkeypatch.delenv("ATTNLAB_KERNELS", raising=False)
-    monkeypatch.setattr(dot_product, "torch_dot_product_attention", refuse)
-    monkeypatch.setattr(dot_product, "naive_dot_product_attention", refuse)
-    dot_product._kernel.cache_clear()
-    assert dot_product._kernel() is not None
-    yield
-    dot_product._kernel.cache_clear()
+    only_kernel(dot_product, "torch_dot_product_attention", "naive_dot_product_attention")
 
 
 @pytest.fixture

@@ -11,15 +11,10 @@ PRECISION = 2e-6  # relative
 
 
 @pytest.fixture
-def compiled(monkeypatch, refuse):
+def compiled(monkeypatch, only_kernel):
     """Only the kernel answers."""
-    monkeypatch.delenv("ATTNLAB_KERNELS", raising=False)
     monkeypatch.setattr(module, "_LEAST", 1)
-    monkeypatch.setattr(module, "naive_feed_forward", refuse)
-    module._kernel.cache_clear()
-    assert module._kernel() is not None
-    yield
-    module._kernel.cache_clear()
+    only_kernel(module, "naive_feed_forward")
 
 
 @pytest.fixture

@@ -23,25 +23,14 @@ struct Brain {  // bfloat16: the upper half of a float
 inline Vector read(const float *from, int64_t count) { return load(from, count); }
 
 inline Vector read(const Brain *from, int64_t count) {
-    Halves x{};
-    if (count >= LANES) {
-        std::memcpy(&x, from, sizeof x);
-    } else {
-        std::memcpy(&x, from, count * sizeof(Brain));
-    }
-    return (Vector)(__builtin_convertvector(x, Bits) << 16);
+    return (Vector)(__builtin_convertvector(take<Halves>(from, count), Bits) << 16);
 }
 
 inline void write(Vector x, float *to, int64_t count) { store(x, to, count); }
 
 inline void write(Vector x, Brain *to, int64_t count) {
     const Bits bits = (Bits)x, even = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    const Halves rounded = __builtin_convertvector(x == x ? even : Bits{} + 0x7fc0u, Halves);
-    if (count >= LANES) {
-        std::memcpy(to, &rounded, sizeof rounded);
-    } else {
-        std::memcpy(to, &rounded, count * sizeof(Brain));
-    }
+    put(__builtin_convertvector(x == x ? even : Bits{} + 0x7fc0u, Halves), to, count);
 }
 
 inline float greatest(Vector x) {

@@ -28,23 +28,28 @@ typedef uint32_t Bits __attribute__((vector_size(LANES * sizeof(float))));
 int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // The first `count` numbers, or as many as there are lanes; 0 in the rest.
-inline Vector load(const float *from, int64_t count) {
-    Vector x{};
+template <class Register, class Number>
+inline Register take(const Number *from, int64_t count) {
+    Register x{};
     if (count >= LANES) {
         std::memcpy(&x, from, sizeof x);
     } else {
-        std::memcpy(&x, from, count * sizeof(float));
+        std::memcpy(&x, from, count * sizeof(Number));
     }
     return x;
 }
 
-inline void store(Vector x, float *to, int64_t count) {
+template <class Register, class Number>
+inline void put(Register x, Number *to, int64_t count) {
     if (count >= LANES) {
         std::memcpy(to, &x, sizeof x);
     } else {
-        std::memcpy(to, &x, count * sizeof(float));
+        std::memcpy(to, &x, count * sizeof(Number));
     }
 }
+
+inline Vector load(const float *from, int64_t count) { return take<Vector>(from, count); }
+inline void store(Vector x, float *to, int64_t count) { put(x, to, count); }
 
 inline float total(Vector x) {
     Bits lanes{};
