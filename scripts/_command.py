@@ -74,9 +74,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", default="best", metavar="best|last|PATH", help="which of its checkpoints (default: best)"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the test mode sample (default: the run's)")
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs (default: auto)"
-    )
+    add_device(parser, "where the model runs")
+
+
+def add_device(parser: argparse.ArgumentParser, text: str) -> None:
+    """The option that chooses a `device`."""
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help=f"{text} (default: auto)")
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:

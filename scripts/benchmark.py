@@ -6,6 +6,8 @@ Each section is a subcommand with options of its own; `python scripts/benchmark.
 A measurement during which other processes kept this one from the processor for more than 3 % of the time (Linux's
 /proc/pressure/cpu) is void and taken again; a row that stays void says so.
 
+Sections with --device measure on an NVIDIA GPU where torch finds one; the others on the processor.
+
 Exit codes: 0 measured, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
 """
 
@@ -15,7 +17,7 @@ import pkgutil
 from pathlib import Path
 
 import benchmarks
-from _command import run
+from _command import device, run
 
 from attnlab.errors import UserError
 
@@ -39,19 +41,23 @@ def main() -> int:
         command.add_argument("--json", type=Path, metavar="FILE", help="also write machine, versions and rows there")
         section.add_options(command)
     options = parser.parse_args()
-    if hasattr(options, "precision"):
-        options.precision = _known(options.precision)
-
     from benchmarks import _machine
     from rich.console import Console
     from rich.measure import Measurement
 
     from attnlab.files import write_json
 
+    if hasattr(options, "device"):
+        options.device = device(options.device)
+        _machine.use_device(options.device)
+    if hasattr(options, "precision"):
+        options.precision = _known(options.precision)
     _machine.use_threads()
-    machine, versions = _machine.describe(), _machine.versions()
+    machine, versions = _machine.describe(_machine.device()), _machine.versions()
     console = Console()
     settings, rows = sections[options.section].measure(options, console)
+    if hasattr(options, "device"):
+        settings["device"] = options.device
     table = sections[options.section].table(rows)
     table.caption = _machine.caption(machine, versions)
     table.caption_justify = "left"
@@ -65,11 +71,19 @@ def main() -> int:
     return 0
 
 
-def _known(precision: str | list[str]) -> str | list[str]:
-    """The precisions asked for, without bf16 where this processor has no instructions for it: a single product
-    takes a minute there. UserError if nothing is left."""
+def _known(precision: str | list[str] | None) -> str | list[str]:
+    """The precisions asked for, by default all of the device; without bf16 where this processor has no instructions for
+    it: a single product takes a minute there. UserError if nothing is left, or one is not of this device."""
+    from benchmarks import _machine
+
     from attnlab.experiment.precision import processor_knows_bf16
 
+    if precision is None:
+        precision = list(_machine.PRECISIONS[_machine.device()])
+    if _machine.on_gpu():
+        return precision
+    if "tf32" in precision:
+        raise UserError("There is no tf32 on a processor; give --precision fp32 or bf16, or --device cuda.")
     if "bf16" not in precision or processor_knows_bf16():
         return precision
     if isinstance(precision, str) or set(precision) == {"bf16"}:

@@ -1,13 +1,20 @@
-"""The machine that is measured: what it is, how busy others keep it, and the most it can do."""
+"""The machine that is measured: what it is, how busy others keep it, and the most it can do.
+
+Sections measure on the processor unless `use_device` has chosen the GPU.
+"""
 
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 _PACKAGES = ("attnlab", "torch", "pytorch-lightning", "numpy")
 _PROCESSES = Path("/proc")
@@ -16,6 +23,68 @@ _PRESSURE = _PROCESSES / "pressure" / "cpu"
 
 VOID_ABOVE = 0.03
 """Share of the time in which a runnable task waited for a processor, beyond which a measurement is void."""
+
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
+"""Those of each device."""
+
+_device = "cpu"
+
+
+def use_device(name: str) -> None:
+    """Measures on `cpu` or `cuda` from now on; on a GPU in fp32 proper, where `arithmetic` says nothing else."""
+    global _device
+    _device = name
+    if name == "cuda":
+        _allow_tf32((False, False))
+
+
+def device() -> str:
+    """What is measured on: `cpu` or `cuda`."""
+    return _device
+
+
+def on_gpu() -> bool:
+    """Whether it is a GPU."""
+    return _device == "cuda"
+
+
+def placed(tensors: T) -> T:
+    """A tensor, a module, or a named tuple of tensors on the device that is measured."""
+    if isinstance(tensors, tuple):
+        return type(tensors)(*(part.to(_device) for part in tensors))
+    return tensors.to(_device)  # type: ignore[attr-defined,no-any-return]
+
+
+def synchronize() -> None:
+    """Waits until a GPU that is measured has done what it was given; a processor has."""
+    if on_gpu():
+        import torch
+
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Within it a GPU multiplies numbers of 32 bits in TF32, in products as in cuDNN, where the precision is `tf32`,
+    and exactly where it is another. On a processor it changes nothing."""
+    if not on_gpu():
+        yield
+        return
+    before = _allow_tf32((precision == "tf32",) * 2)
+    try:
+        yield
+    finally:
+        _allow_tf32(before)
+
+
+def _allow_tf32(allowed: tuple[bool, bool]) -> tuple[bool, bool]:
+    """Says whether products, and cuDNN, may use TF32; what was said before."""
+    import torch
+
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, cudnn.allow_tf32
+    products.allow_tf32, cudnn.allow_tf32 = allowed
+    return before
 
 
 def cores() -> int:
@@ -31,11 +100,11 @@ def use_threads() -> None:
         torch.set_num_threads(cores())
 
 
-def describe() -> dict[str, Any]:
-    """Processor, cores, threads of torch, memory, system."""
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, threads of torch, memory, system; with `cuda` also the GPU, its memory, and torch's CUDA."""
     import torch
 
-    return {
+    machine = {
         "cpu": _cpu(),
         "cores": cores(),
         "cores_installed": os.cpu_count(),
@@ -44,6 +113,20 @@ def describe() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
     }
+    if device != "cuda":
+        return machine
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
+    memory = round(gpu.total_memory / 2**30, 1)
+    return machine | {"gpu": gpu.name, "gpu_memory_gib": memory, "cuda": torch.version.cuda}
+
+
+def memory() -> int:
+    """Bytes of the memory of the device that is measured."""
+    if on_gpu():
+        import torch
+
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cpu() -> str:
@@ -62,6 +145,8 @@ def versions() -> dict[str, str]:
 def caption(machine: dict[str, Any], named: dict[str, str]) -> str:
     """Machine and versions in a line under a table."""
     of = f"{machine['cpu']}, {machine['cores']} of {machine['cores_installed']} cores, {machine['threads']} threads"
+    if "gpu" in machine:
+        of = f"{machine['gpu']}, {machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}; {of}"
     return f"{of}; " + ", ".join(f"{name} {text}" for name, text in named.items())
 
 
@@ -134,6 +219,7 @@ def medians(parts: dict[str, Callable[[], Any]], repeats: int, warmup: int) -> d
         for name, part in parts.items():
             begun = time.perf_counter()
             part()
+            synchronize()
             seconds = time.perf_counter() - begun
             if turn >= warmup:
                 found[name].append(seconds)
@@ -141,9 +227,12 @@ def medians(parts: dict[str, Callable[[], Any]], repeats: int, warmup: int) -> d
 
 
 def matmul_peak(precision: str, size: int = 2048, seconds: float = 1.0) -> float:
-    """FLOP/s of the fastest of several products of two square matrices, `fp32` or `bf16`."""
+    """FLOP/s of products of two square matrices in a precision: on a processor of the fastest of several, on a GPU the
+    median of several of size 8,192."""
     import torch
 
+    if on_gpu():
+        return _gpu_matmul_peak(precision)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
     out = left @ right
@@ -153,6 +242,25 @@ def matmul_peak(precision: str, size: int = 2048, seconds: float = 1.0) -> float
         torch.mm(left, right, out=out)
         best, count = min(best, time.perf_counter() - start), count + 1
     return 2 * size**3 / best
+
+
+def _gpu_matmul_peak(precision: str, size: int = 8192, warmup: int = 5, repeats: int = 15) -> float:
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(size, size, device=_device).to(dtype) for _ in range(2))
+    out = torch.empty_like(left)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    with arithmetic(precision):
+        for _ in range(warmup):
+            torch.mm(left, right, out=out)
+        marks[0].record()
+        for mark in marks[1:]:
+            torch.mm(left, right, out=out)
+            mark.record()
+    synchronize()
+    milliseconds = [mark.elapsed_time(later) for mark, later in pairwise(marks)]
+    return 2 * size**3 / (statistics.median(milliseconds) / 1e3)
 
 
 class Turns(NamedTuple):
@@ -189,10 +297,12 @@ def turns(
     """
     for _ in range(warmup):
         part()
+    synchronize()
     found: list[tuple[float, float | None]] = []
     while len(found) < repeats + retries and sum(not is_void(waited) for _, waited in found) < repeats:
         pressure, begun = watch(), time.perf_counter()
         own = part()
+        synchronize()
         found.append((time.perf_counter() - begun if own is None else own, pressure.share()))
     good = [turn for turn in found if not is_void(turn[1])]
     counted = good or found
@@ -220,11 +330,14 @@ def extra_bytes(step: Callable[[], Any]) -> int | None:
     """By how much a step raises this process's resident memory at its peak; None where the system does not tell.
 
     Memory that was used before and is kept for later by the C library would hide some of it, and is given back first.
+    On a GPU it is the memory of its tensors, of which torch keeps account.
     """
     import ctypes
     import gc
 
     gc.collect()
+    if on_gpu():
+        return _extra_gpu_bytes(step)
     try:
         ctypes.CDLL(None).malloc_trim(0)
         (_PROCESSES / "self" / "clear_refs").write_text("5")  # the peak from here on
@@ -233,3 +346,14 @@ def extra_bytes(step: Callable[[], Any]) -> int | None:
         return status()["VmHWM"] - before
     except (OSError, AttributeError, KeyError):
         return None
+
+
+def _extra_gpu_bytes(step: Callable[[], Any]) -> int:
+    import torch
+
+    synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    synchronize()
+    return torch.cuda.max_memory_allocated() - before

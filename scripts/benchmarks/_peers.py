@@ -18,6 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import _machine
+
 if TYPE_CHECKING:
     from attnlab.data.batching import Batch
     from attnlab.data.translation import TranslationData
@@ -52,6 +54,8 @@ _SCORES = {
     "OpenNMT-py": {"additive": "mlp", "general": "general", "dot": "dot"},
     "JoeyNMT": {"additive": "bahdanau", "general": "luong"},
 }
+PRECISIONS = {"OpenNMT-py": ("fp32", "tf32"), "JoeyNMT": ("fp32",)}
+"""In which each toolkit trains."""
 
 Training = Callable[[Iterable["Batch"]], None]
 """Trains on every batch it is given."""
@@ -72,13 +76,18 @@ def overrides(shape: Shape) -> list[str]:
     return [f"model={shape.model}", *chosen, *(f"model.{name}={size}" for name, size in sizes.items()), *_TRAINED]
 
 
-def available(shape: Shape, data: "TranslationData") -> Iterator[tuple[str, int, Training]]:
-    """Of every toolkit that is installed and has such a model: its name, the number of parameters, its training."""
-    for name, make in (("OpenNMT-py", _opennmt), ("JoeyNMT", _joeynmt)):
-        if name in versions() and (shape.model == "transformer" or shape.score in _SCORES[name]):
-            with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
-                model, training = make(shape, len(data.tokenizers.source), len(data.tokenizers.target))
-            yield name, sum(parameter.numel() for parameter in model.parameters()), training
+def available(shape: Shape) -> list[str]:
+    """The toolkits that are installed and have such a model."""
+    known = [name for name in _SCORES if shape.model == "transformer" or shape.score in _SCORES[name]]
+    return [name for name in known if name in versions()]
+
+
+def training(name: str, shape: Shape, data: "TranslationData") -> tuple[int, Training]:
+    """Of a toolkit's model: the number of parameters, and its training."""
+    make = {"OpenNMT-py": _opennmt, "JoeyNMT": _joeynmt}[name]
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
+        model, train = make(shape, len(data.tokenizers.source), len(data.tokenizers.target))
+    return sum(parameter.numel() for parameter in model.parameters()), train
 
 
 def versions() -> dict[str, str]:
@@ -130,6 +139,8 @@ def _opennmt_model(shape: Shape, source: int, target: int) -> tuple[Any, Any, di
             "heads": TRANSFORMER["heads"], "transformer_ff": TRANSFORMER["hidden"], "position_encoding": "true",
             "word_vec_size": TRANSFORMER["embedding"], "hidden_size": TRANSFORMER["embedding"],
         }  # fmt: skip
+    if _machine.on_gpu():  # the model, its losses and its trainer go there
+        words |= {"gpu_ranks": 0, "world_size": 1}
     parser = ArgumentParser()
     opts.train_opts(parser)
     given = [word for name, value in words.items() for word in (f"--{name}", str(value)) if word != "true"]
@@ -141,7 +152,12 @@ def _opennmt_model(shape: Shape, source: int, target: int) -> tuple[Any, Any, di
         side: pyonmttok.build_vocab_from_tokens([str(n) for n in range(size - len(specials))], special_tokens=specials)
         for side, size in (("src", source), ("tgt", target))
     } | {"data_task": "seq2seq"}
-    return build_model(options, options, vocabularies, None, -1), options, vocabularies
+    return build_model(options, options, vocabularies, None, _opennmt_device()), options, vocabularies
+
+
+def _opennmt_device() -> int:
+    """The number of the device that is measured, by which OpenNMT-py goes."""
+    return 0 if _machine.on_gpu() else -1
 
 
 def _opennmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
@@ -150,18 +166,20 @@ def _opennmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
     from onmt.utils.optimizers import Optimizer
 
     model, options, vocabularies = _opennmt_model(shape, source, target)
-    trainer = build_trainer(options, -1, model, vocabularies, Optimizer.from_opt(model, options))
+    optimizer = Optimizer.from_opt(model, options)
+    trainer = build_trainer(options, _opennmt_device(), model, vocabularies, optimizer)
 
     def train(batches: Iterable["Batch"]) -> None:
         from attnlab.data.tokenizers import PAD
 
         def theirs() -> Iterator[tuple[dict[str, Any], int]]:
             for batch in batches:
-                yield {
+                parts = {
                     "src": batch.source.unsqueeze(-1),
                     "srclen": (batch.source != PAD).sum(1),
                     "tgt": torch.cat([batch.target_in[:, :1], batch.target_out], 1).unsqueeze(-1),
-                }, 0  # fmt: skip
+                }
+                yield {name: _machine.placed(part) for name, part in parts.items()}, 0
 
         with warnings.catch_warnings(action="ignore"):
             trainer.train(theirs(), 0, save_checkpoint_steps=0, valid_steps=10**9)
@@ -198,20 +216,23 @@ def _opennmt_search(shape: Shape, source: int, target: int, certain: float) -> t
             self.steps = steps
 
         def ensure_min_length(self, log_probs: torch.Tensor) -> None:
+            # whose sources are left it knows on the processor, also where it searches on a GPU
             ends = self.steps[self.batch_offset].repeat_interleave(self.beam_size) == len(self)
-            log_probs[:, EOS] += torch.where(ends, certain, -certain)
+            log_probs[:, EOS] += torch.where(ends, certain, -certain).to(log_probs.device)
 
     model, _, vocabularies = _opennmt_model(shape, source, target)
     model.eval()
     scorer = GNMTGlobalScorer(0.0, 0.0, "none", "none")
     vocabularies["decoder_start_token"] = _specials()[BOS]
-    translator = Translator(model, vocabularies, global_scorer=scorer, report_score=False)
+    translator = Translator(model, vocabularies, gpu=_opennmt_device(), global_scorer=scorer, report_score=False)
 
     @torch.no_grad()
     def search(batch: "Batch", width: int) -> list[tuple[list[int], int]]:
-        theirs = {"src": batch.source.unsqueeze(-1), "srclen": (batch.source != PAD).sum(1)}
+        parts = {"src": batch.source.unsqueeze(-1), "srclen": (batch.source != PAD).sum(1)}
+        theirs = {name: _machine.placed(part) for name, part in parts.items()}
         strategy = Ended((batch.target_out != PAD).sum(1), width, scorer)
-        found = translator._translate_batch_with_strategy(theirs, strategy)["predictions"]
+        with warnings.catch_warnings(action="ignore"):
+            found = translator._translate_batch_with_strategy(theirs, strategy)["predictions"]
         return [(best[:-1].tolist(), len(best)) for best, *_ in found]  # without the end symbol
 
     return sum(parameter.numel() for parameter in model.parameters()), search
@@ -255,6 +276,7 @@ def _joeynmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
     vocabularies = [Vocabulary([str(n) for n in range(size - len(order))], settings) for size in (source, target)]
     model = build_model({"encoder": encoder, "decoder": decoder, "tied_softmax": False}, *vocabularies)
     model.loss_function = ("crossentropy", 0.0)
+    model = _machine.placed(model)
     optimizer = build_optimizer({"optimizer": "adam", "learning_rate": LEARNING_RATE}, model.parameters())
     clip = build_gradient_clipper({"clip_grad_norm": CLIP, "clip_grad_val": None})
 
@@ -264,12 +286,14 @@ def _joeynmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
             src, seen, target = (ids.where(ids > 1, 1 - ids) for ids in batch[:3])
             rows = (src != model.pad_index).sum(1).argsort(descending=True)
             src, seen, target = src[rows], seen[rows], target[rows]
-            real = target != model.pad_index
-            loss, _, _, correct = model(
-                return_type="loss", src=src, src_length=(src != model.pad_index).sum(1),
-                src_mask=(src != model.pad_index).unsqueeze(1), trg_input=seen, trg=target, trg_mask=real.unsqueeze(1),
-            )  # fmt: skip
-            loss = loss / real.sum()
+            given, real = src != model.pad_index, target != model.pad_index
+            parts = {
+                "src": src, "src_length": given.sum(1), "src_mask": given.unsqueeze(1),
+                "trg_input": seen, "trg": target, "trg_mask": real.unsqueeze(1),
+            }  # fmt: skip
+            placed = {name: _machine.placed(part) for name, part in parts.items()}
+            loss, _, _, correct = model(return_type="loss", **placed)
+            loss = loss / int(real.sum())
             loss.backward()
             loss.item(), correct.item()
             clip(parameters=model.parameters())

@@ -6,15 +6,18 @@ hidden width. Each is timed beside its formulation in torch's plain operations, 
 kernel, in turns in one process, from inputs that want a gradient to the gradients. MiB are what the resident memory of
 a process of its own grows by at its peak, inputs left out. Where the eager formulation would need more than half of
 this machine's memory, it is not run.
+
+On a GPU all is in fp32 without TF32. scaled is torch's fused kernel there, and not measured beside itself; feed-forward
+is a kernel of the processor only. MiB are the memory of tensors at its peak, inputs left out, and the memory that
+counts is the GPU's; a shape that is too large for it all the same is left out.
 """
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from _command import add_numbers
+from _command import add_device, add_numbers, whole
 
 from attnlab.errors import UserError
 from benchmarks import _machine
@@ -27,20 +30,24 @@ Shape = tuple[int, ...]
 _SHAPES = ("64x1x20x256", "64x20x20x256", "8x256x256x256", "8x1024x1024x256")
 _HEADS = ("256x17x17x64", "384x65x65x32", "64x512x512x64")  # of a Transformer, of ViTs
 _LAYERS = ("1088x256x512", "8320x96x384")
+_LARGE = "32x1024x1024x256"  # of a GPU
+_REPEATS = {"cpu": 15, "cuda": 100}
 _EAGER_COPIES = 4  # of what it makes for all pairs of query and key, at the peak of the eager backward pass
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shapes", nargs="+", type=_shape, metavar="BxTxSxA",
-        help=f"batch x queries x keys x width (default: {' '.join(_SHAPES)}; for scaled {' '.join(_HEADS)} too)",
+        help=f"batch x queries x keys x width (default: {' '.join(_SHAPES)}; for scaled {' '.join(_HEADS)} too; on a "
+        f"GPU {_LARGE} too)",
     )  # fmt: skip
-    add_numbers(
-        parser,
-        ("warmup", 1, 3, "turns before the clock starts"),
-        ("repeats", 1, 15, "timed turns"),
-        ("retries", 0, 4, "more measurements of a shape while they are void"),
-    )
+    add_numbers(parser, ("warmup", 1, 3, "turns before the clock starts"))
+    parser.add_argument(
+        "--repeats", type=whole(), metavar="N",
+        help=f"timed turns (default: {_REPEATS['cpu']}, on a GPU {_REPEATS['cuda']})",
+    )  # fmt: skip
+    add_numbers(parser, ("retries", 0, 4, "more measurements of a shape while they are void"))
+    add_device(parser, "where the operators run")
 
 
 def _shape(text: str) -> Shape:
@@ -54,28 +61,46 @@ def _shape(text: str) -> Shape:
 
 def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One row for each operator and shape."""
+    import torch
+
     from attnlab.kernels import load
 
-    if any(load(name) is None for name in ("additive", "dot_product", "feed_forward")):
+    on_gpu = _machine.on_gpu()
+    if not on_gpu and any(load(name) is None for name in ("additive", "dot_product", "feed_forward")):
         raise UserError("There are no kernels to measure here: install g++, or unset ATTNLAB_KERNELS if they are off.")
+    if options.repeats is None:
+        options.repeats = _REPEATS[_machine.device()]
     rows = []
+    usual = (*_SHAPES, _LARGE) if on_gpu else _SHAPES
     chosen = {
-        "additive": options.shapes or map(_shape, _SHAPES),
-        "scaled": options.shapes or map(_shape, (*_SHAPES, *_HEADS)),
-        "feed-forward": [tuple(map(int, text.split("x"))) for text in _LAYERS],
+        "additive": options.shapes or map(_shape, usual),
+        "scaled": options.shapes or map(_shape, (*usual, *_HEADS)),
+        "feed-forward": [] if on_gpu else [tuple(map(int, text.split("x"))) for text in _LAYERS],
     }
     for operator, shapes in chosen.items():
         for shape in shapes:
-            rows.append(_row(operator, shape, options))
+            try:
+                rows.append(_row(operator, shape, options))
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                console.print(f"{operator} {_text(shape)}: the GPU has too little memory for it", highlight=False)
+                continue
             console.print(f"{operator} {rows[-1]['shape']}: done", highlight=False)
+    if not rows:
+        raise UserError("The GPU has too little memory for any of these shapes.")
     return {name: getattr(options, name) for name in ("warmup", "repeats", "retries")}, rows
 
 
+def _text(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
 def _row(operator: str, shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    on_gpu = _machine.on_gpu()
     made = {"additive": shape, "scaled": shape[:-1], "feed-forward": shape[::2]}[operator]  # for all pairs or rows
-    fits = _EAGER_COPIES * 4 * math.prod(made) < memory / 2
-    names = ["kernel", *(["eager"] if fits else []), *(["torch"] if operator == "scaled" else [])]
+    fits = _EAGER_COPIES * 4 * math.prod(made) < _machine.memory() / 2
+    beside = operator == "scaled" and not on_gpu
+    names = ["kernel", *(["eager"] if fits else []), *(["torch"] if beside else [])]
     steps = {name: _step(operator, name, shape) for name in names}
     for _ in range(1 + options.retries):
         pressure = _machine.Pressure()
@@ -83,10 +108,14 @@ def _row(operator: str, shape: Shape, options: argparse.Namespace) -> dict[str, 
         waited = pressure.share()
         if not _machine.is_void(waited):
             break
-    extra = {name: _alone(operator, name, shape) for name in names if name != "torch"}
+    extra = {
+        name: _machine.extra_bytes(steps[name]) if on_gpu else _alone(operator, name, shape)
+        for name in names
+        if name != "torch"
+    }
     return {
         "operator": operator,
-        "shape": "x".join(map(str, shape)),
+        "shape": _text(shape),
         "seconds": seconds["kernel"],
         "eager_seconds": seconds.get("eager"),
         "speedup": seconds["eager"] / seconds["kernel"] if fits else None,
@@ -126,8 +155,8 @@ def _step(operator: str, name: str, shape: Shape) -> Callable[[], Any]:
         ("feed-forward", "kernel"): feed_forward, ("feed-forward", "eager"): naive_feed_forward,
     }[operator, name]  # fmt: skip
     random = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(size, generator=random).requires_grad_() for size in sizes]
-    grad = torch.randn(output, generator=random)
+    inputs = [_machine.placed(torch.randn(size, generator=random)).requires_grad_() for size in sizes]
+    grad = _machine.placed(torch.randn(output, generator=random))
     return lambda: torch.autograd.grad(function(*inputs), inputs, grad)
 
 
@@ -154,14 +183,15 @@ def table(rows: list[dict[str, Any]]) -> "Table":
 
     shown = Table(title="Attention operators, forward and backward", title_justify="left", box=box.SIMPLE, padding=0)
     shown.add_column("operator", no_wrap=True)
-    for name in ("ms", "eager ms", "times", "torch ms", "MiB", "eager MiB", "waited"):
+    beside = any(row["torch_seconds"] is not None for row in rows)
+    for name in ("ms", "eager ms", "times", *(["torch ms"] if beside else []), "MiB", "eager MiB", "waited"):
         shown.add_column(name, justify="right", no_wrap=True, min_width=8)
     for row in rows:
         times = "" if row["speedup"] is None else f"{row['speedup']:.1f}"
         shown.add_row(
             f"{row['operator']} {row['shape']}",
             _scaled(row["seconds"], 1e3), _scaled(row["eager_seconds"], 1e3), times,
-            _scaled(row["torch_seconds"], 1e3),
+            *([_scaled(row["torch_seconds"], 1e3)] if beside else []),
             _scaled(row["extra_bytes"], 2**-20), _scaled(row["eager_extra_bytes"], 2**-20),
             _machine.waited(row),
         )  # fmt: skip

@@ -6,14 +6,22 @@ output layer of its own. The Transformer has 3 + 3 layers of width 256, 4 heads 
 are those seen at least twice, batches have 64 sentences, dropout is 0.1.
 
 OpenNMT-py and JoeyNMT, where they are installed, train models of the same sizes on the same batches, in fp32, by
-their own code; `ratio` is ours to each of theirs. Memory that is freed is kept in our turns, as `train.py` does, and
-handled as glibc handles it in theirs. All take turns, `--rounds` times, lest a machine that slows down tell
-for one of them.
+their own code, on the same device; `ratio` is ours to each of theirs. Memory that is freed is kept in our turns, as
+`train.py` does, and handled as glibc handles it in theirs. Ours prefer operations that repeat, as `train.py` does;
+theirs do not, as their own commands leave it. All take turns, `--rounds` times, lest a machine that slows down tell
+for one of them. A toolkit that fails is left out, and a sentence says so.
+
+On a GPU fp32 is without TF32, in products as in cuDNN, and tf32 is fp32 with it. There OpenNMT-py also trains in tf32,
+and our tf32 is compared with that alone; our bf16 is compared with their fp32, as on a processor.
 
 A step is that of `python train.py`: Lightning's loop with loading, forward, backward, clipping to norm 1, fused Adam
-and the check for a finite loss, on the processor. Left out are validation, logging and checkpoints. After the warm-up,
+and the check for a finite loss. Left out are validation, logging and checkpoints. After the warm-up,
 `--repeats` windows of `--steps` steps are timed in every turn; tokens per second counts target tokens with their end
 symbol and without padding, and is the median over the windows that are not void, with the least and the greatest.
+
+With `--compile` ours train also by torch.compile, with sizes that may change, after a warm-up of `--compile-warmup`
+steps. A model that it cannot compile, or that it would have to compile for each of more than `--compile-limit` sizes,
+is left out of these rows, and a sentence says so.
 
 peak_share is the rate of the arithmetic in matrix products over that of a large square product on this machine, in the
 same precision and with the same threads. The operations of forward and backward are counted by torch's
@@ -21,7 +29,7 @@ FlopCounterMode on some batches, with recurrences and attention spelled out in p
 kernels), padding included, and applied per target token.
 
 Seconds to the first step are those of a whole `python train.py` on a few hundred sentences, from the start of the
-process, imports and data included, to the end of the first optimizer step.
+process, imports and data included, to the end of the first optimizer step, except in tf32 and by torch.compile.
 """
 
 import argparse
@@ -31,14 +39,16 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
-from _command import add_numbers
+from _command import add_device, add_numbers
 
 from attnlab import allocator
 from attnlab.errors import UserError
@@ -55,7 +65,7 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[2]
 _SCORES = ("additive", "general", "scaled", "dot")
 _OURS = "attnlab"
-_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+_PRECISIONS = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 _LONGEST = 100  # tokens of a training sentence
 _COUNTED = 4  # batches whose operations are counted
 
@@ -75,14 +85,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="input feeding of the rnn: yes, no (default: both)",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=tuple(_PRECISIONS), default=list(_PRECISIONS), **many, help="fp32, bf16 (default: both)"
-    )
+        "--precision", choices=tuple(_PRECISIONS), **many,
+        help="fp32, bf16, on a GPU also tf32 (default: all of the device)",
+    )  # fmt: skip
     parser.add_argument(
         "--data", metavar="PATH", help="a parallel corpus, a folder or a Hub id (default: the embedded phrasebook)"
     )
     parser.add_argument("--source", default="en", metavar="COLUMN", help="of --data (default: en)")
     parser.add_argument("--target", default="de", metavar="COLUMN", help="of --data (default: de)")
     parser.add_argument("--no-peers", action="store_true", help="leave other toolkits out, even if they are installed")
+    parser.add_argument("--compile", action="store_true", help="measure ours by torch.compile too")
+    add_device(parser, "where all train")
     add_numbers(
         parser,
         ("pairs", 1, 20_000, "training pairs of the phrasebook"),
@@ -93,6 +106,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("repeats", 1, 3, "timed windows of a turn"),
         ("retries", 0, 3, "more of them for such as are void"),
         ("first-step-runs", 0, 1, "runs of train.py that are timed to their first step"),
+        ("compile-warmup", 1, 60, "steps of a compiled model before the clock starts"),
+        ("compile-limit", 1, 8, "sizes for which one function may be compiled"),
     )
 
 
@@ -100,6 +115,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     """One row for each model and precision, and before these one for each other toolkit."""
     from attnlab.cli import CONF
     from attnlab.experiment.build import build, compose
+    from attnlab.experiment.training import make_task
 
     corpus = compose(CONF, ["data=parallel" if options.data else "data=phrasebook"])["data"] | {
         "max_sentences": options.sentences, "max_tokens": options.sentences * (_LONGEST + 1), "max_length": _LONGEST,
@@ -115,37 +131,29 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     peaks = {precision: _machine.matmul_peak(precision) for precision in options.precision}
     rows: list[dict[str, Any]] = []
     for shape in _shapes(options):
-        clocks: dict[tuple[str, str], Clock] = {}
-        parameters, flops = {}, 0.0
-        for _ in range(options.rounds):
-            for toolkit, count, training in () if options.no_peers else _peers.available(shape, data):
-                parameters[toolkit] = count
-                clock = clocks.setdefault((toolkit, "fp32"), Clock(options))
-                clock.turn()
-                allocator.give_back()  # as their own commands leave it
-                training(clock.watch(data.train_dataloader()))
-                allocator.keep()
-            for precision in options.precision:
-                clock = clocks.setdefault((_OURS, precision), Clock(options))
-                clock.turn()
-                parameters[_OURS], flops = _train(compose(CONF, _words(shape, precision)), data, clock, options)
-        peers: dict[str, float] = {}
-        for (toolkit, precision), clock in clocks.items():
-            speed = clock.speed()
-            rate = speed["tokens_per_second"]
-            named = {"toolkit": toolkit, "model": shape.model, "score": shape.score, "feeding": shape.feeding}
-            rows.append(named | {"precision": precision, **speed, "parameters": parameters[toolkit]})
-            console.print(f"{_name(rows[-1])}: {rate:,.0f} tokens/s", highlight=False)
-            if toolkit != _OURS:
-                peers[toolkit] = rate
+        clocks, parameters = _clocks(shape, data, options, console)
+        flops = _flops_per_token(make_task(compose(CONF, _words(shape, "fp32")), data), data)
+        rates = {of: clock.speed()["tokens_per_second"] for of, clock in clocks.items()}
+        for of, clock in clocks.items():
+            named = {"toolkit": of.toolkit, "model": shape.model, "score": shape.score, "feeding": shape.feeding}
+            named |= {"precision": of.precision, "compiled": of.compiled}
+            rows.append(named | clock.speed() | {"parameters": parameters[of.toolkit]})
+            console.print(f"{_name(rows[-1])}: {rates[of]:,.0f} tokens/s", highlight=False)
+            if of.toolkit != _OURS:
                 continue
-            ratios = {other: rate / slower for other, slower in peers.items()}
-            rows[-1] |= {"peak_share": flops * rate / peaks[precision], "ratios": ratios}
+            like = "tf32" if of.precision == "tf32" else "fp32"
+            ratios = {
+                other.toolkit: rates[of] / rate
+                for other, rate in rates.items()
+                if other.toolkit != _OURS and other.precision == like
+            }
+            rows[-1] |= {"peak_share": flops * rates[of] / peaks[of.precision], "ratios": ratios}
+            starts: list[float] = []
             try:
-                starts = [_first_step(_words(shape, precision)) for _ in range(options.first_step_runs)]
+                if of.precision != "tf32" and not of.compiled:
+                    starts = [_first_step(_words(shape, of.precision)) for _ in range(options.first_step_runs)]
             except UserError as error:  # what was measured so far is still worth having
                 console.print(f"No time to the first step: {error}", highlight=False, markup=False, soft_wrap=True)
-                starts = []
             rows[-1]["seconds_to_first_step"] = statistics.median(starts) if starts else None
     names = ("sentences", "warmup", "steps", "rounds", "repeats", "retries", "first_step_runs")
     settings = {
@@ -155,6 +163,73 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
         "peers": _peers.versions(),
     }  # fmt: skip
     return settings | {name: getattr(options, name) for name in names}, rows
+
+
+class Contender(NamedTuple):
+    """Whose training is timed, and how."""
+
+    toolkit: str
+    precision: str
+    compiled: bool = False
+
+
+def _clocks(
+    shape: "_peers.Shape", data: "TranslationData", options: argparse.Namespace, console: "Console"
+) -> "tuple[dict[Contender, Clock], dict[str, int]]":
+    """The clock of each contender, the other toolkits' before ours, and the parameters of each toolkit's model."""
+    from attnlab.cli import CONF
+    from attnlab.experiment.build import compose
+
+    clocks: dict[Contender, Clock] = {}
+    parameters: dict[str, int] = {}
+    failed: set[Contender] = set()
+
+    def turn(of: Contender, part: Callable[[Clock], int]) -> None:
+        if of in failed:
+            return
+        clock = clocks.setdefault(of, Clock(options, options.compile_warmup if of.compiled else options.warmup))
+        clock.turn()
+        try:
+            with _machine.arithmetic(of.precision):
+                parameters[of.toolkit] = part(clock)
+        except Exception as error:  # from others' code anything may come; the other rows are still worth having
+            if of.toolkit == _OURS and not of.compiled:
+                raise
+            failed.add(of)
+            del clocks[of]
+            said = next(iter(str(error).strip().splitlines()), "")
+            name = _name(vars(shape) | of._asdict())
+            console.print(
+                f"{name} is left out: {type(error).__name__}: {said}", highlight=False, markup=False, soft_wrap=True
+            )
+
+    for _ in range(options.rounds):
+        for toolkit in [] if options.no_peers else _peers.available(shape):
+            for precision in _peers.PRECISIONS[toolkit]:
+                if precision == "fp32" or precision in options.precision:
+                    turn(Contender(toolkit, precision), partial(_theirs, toolkit, shape, data))
+        for compiled in (False, True) if options.compile else (False,):
+            for precision in options.precision:
+                config = compose(CONF, _words(shape, precision))
+                turn(Contender(_OURS, precision, compiled), partial(_train, config, data, options, compiled))
+    return clocks, parameters
+
+
+def _theirs(toolkit: str, shape: "_peers.Shape", data: "TranslationData", clock: "Clock") -> int:
+    """A turn of another toolkit, with memory and operations as its own command leaves them; the number of
+    parameters."""
+    import torch
+
+    count, training = _peers.training(toolkit, shape, data)
+    repeating = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    allocator.give_back()
+    try:
+        training(clock.watch(data.train_dataloader()))
+        return count
+    finally:
+        allocator.keep()
+        torch.use_deterministic_algorithms(repeating, warn_only=True)
 
 
 def _shapes(options: argparse.Namespace) -> "list[_peers.Shape]":
@@ -168,7 +243,10 @@ def _shapes(options: argparse.Namespace) -> "list[_peers.Shape]":
 
 def _words(shape: "_peers.Shape", precision: str) -> list[str]:
     """The words of `train.py` that train such a model."""
-    return [*_peers.overrides(shape), f"trainer.precision={_PRECISIONS[precision]}"]
+    accelerator = "gpu" if _machine.on_gpu() else "cpu"
+    return [
+        *_peers.overrides(shape), f"trainer.precision={_PRECISIONS[precision]}", f"trainer.accelerator={accelerator}",
+    ]  # fmt: skip
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -179,6 +257,7 @@ def _name(row: dict[str, Any]) -> str:
         row["score"],
         "feeding" if row["feeding"] else None,
         row.get("precision"),
+        "compiled" if row.get("compiled") else None,
     ]
     return " ".join(word for word in words if word)
 
@@ -197,39 +276,59 @@ class Window:
 
 
 class Clock:
-    """Times windows of steps, in every turn until enough of them are not void or the retries are spent."""
+    """Times windows of steps, in every turn until enough of them are not void or the retries are spent.
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    Args:
+        options: how many windows, and of how many steps.
+        warmup: steps of a turn before its first window.
+    """
+
+    def __init__(self, options: argparse.Namespace, warmup: int) -> None:
         self._options = options
+        self.warmup = warmup
         self._windows: list[Window] = []
         self._real = self._cells = 0  # of both sides, padding left out and included
         self.turn()
 
+    @property
+    def most(self) -> int:
+        """The most steps that a turn takes."""
+        return self.warmup + self._options.steps * (self._options.repeats + self._options.retries)
+
     def turn(self) -> None:
         """Begins a turn, with a warm-up of its own."""
-        self._step = self._tokens = 0
+        self._step = 0
+        self._batches: list[Batch] = []  # of the window; counted behind it, for on a GPU to count is to wait
         self._before = len(self._windows)
 
     def stepped(self, batch: "Batch") -> bool:
         """To be called behind every step; whether it was the last."""
-        from attnlab.data.tokenizers import PAD
-
-        warmup, length = self._options.warmup, self._options.steps
+        length = self._options.steps
         self._step += 1
-        if self._step > warmup:
-            target = int((batch.target_out != PAD).sum())
-            self._tokens += target
-            self._real += target + int((batch.source != PAD).sum())
-            self._cells += batch.target_out.numel() + batch.source.numel()
-        if self._step < warmup or (self._step - warmup) % length:
+        if self._step > self.warmup:
+            self._batches.append(batch)
+        if self._step < self.warmup or (self._step - self.warmup) % length:
             return False
-        if self._step > warmup:
-            seconds = time.perf_counter() - self._begun
-            self._windows.append(Window(self._tokens, seconds, self._pressure.share()))
+        _machine.synchronize()
+        if self._step > self.warmup:
+            seconds, pressure = time.perf_counter() - self._begun, self._pressure.share()
+            self._windows.append(Window(self._count(), seconds, pressure))
         turn = self._windows[self._before :]
         good = sum(not _machine.is_void(window.pressure) for window in turn)
-        self._tokens, self._pressure, self._begun = 0, _machine.Pressure(), time.perf_counter()
+        self._batches, self._pressure, self._begun = [], _machine.Pressure(), time.perf_counter()
         return good == self._options.repeats or len(turn) == self._options.repeats + self._options.retries
+
+    def _count(self) -> int:
+        """The target tokens of the window."""
+        from attnlab.data.tokenizers import PAD
+
+        tokens = 0
+        for batch in self._batches:
+            target = int((batch.target_out != PAD).sum())
+            tokens += target
+            self._real += target + int((batch.source != PAD).sum())
+            self._cells += batch.target_out.numel() + batch.source.numel()
+        return tokens
 
     def watch(self, batches: Iterable["Batch"]) -> Iterator["Batch"]:
         """The batches, over and over, for a loop that steps before it asks for the next one."""
@@ -252,13 +351,13 @@ class Clock:
 
 
 def _train(
-    config: dict[str, Any], data: "TranslationData", clock: Clock, options: argparse.Namespace
-) -> tuple[int, float]:
-    """Trains until the clock has what it wants; the number of parameters, and the operations for a target token."""
+    config: dict[str, Any], data: "TranslationData", options: argparse.Namespace, compiled: bool, clock: Clock
+) -> int:
+    """Trains until the clock has what it wants; the number of parameters."""
     import pytorch_lightning as pl
 
     from attnlab.callbacks.guard import FiniteLoss
-    from attnlab.experiment.training import make_task, quiet
+    from attnlab.experiment.training import make_task, set_up_libraries
 
     class Watch(pl.Callback):
         def on_train_batch_end(
@@ -266,24 +365,38 @@ def _train(
         ) -> None:
             trainer.should_stop = clock.stepped(batch)
 
-    quiet()
+    set_up_libraries()
     pl.seed_everything(config["seed"], verbose=False)
     task = make_task(config, data)
-    flops = _flops_per_token(task, islice(data.train_dataloader(), _COUNTED))
     trainer = pl.Trainer(
-        **config["trainer"] | {"accelerator": "cpu", "devices": 1, "max_epochs": -1},
-        max_steps=options.warmup + options.steps * (options.repeats + options.retries),
+        **config["trainer"] | {"devices": 1, "max_epochs": -1}, max_steps=clock.most,
         callbacks=[FiniteLoss(), Watch()], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(task, train_dataloaders=data.train_dataloader())
+    with _compiling(task, options.compile_limit) if compiled else nullcontext():
+        trainer.fit(task, train_dataloaders=data.train_dataloader())
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return task.model.parameter_count(), flops
+    return task.model.parameter_count()
 
 
-def _flops_per_token(task: "TranslationTask", batches: "Iterable[Batch]") -> float:
-    """Operations in matrix products of forward and backward, for each target token."""
+@contextmanager
+def _compiling(task: "TranslationTask", limit: int) -> Iterator[None]:
+    """Within it the task's model runs by torch.compile, and fails where a function has to be compiled again more often
+    than `limit` says, which torch would run as it is written."""
+    import torch
+
+    torch._dynamo.reset()
+    task.model.compile(dynamic=True)
+    try:
+        with torch._dynamo.config.patch(recompile_limit=limit, fail_on_recompile_limit_hit=True):
+            yield
+    finally:
+        torch._dynamo.reset()
+
+
+def _flops_per_token(task: "TranslationTask", data: "TranslationData") -> float:
+    """Operations in matrix products of forward and backward, for each target token; counted on the processor."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -292,7 +405,7 @@ def _flops_per_token(task: "TranslationTask", batches: "Iterable[Batch]") -> flo
 
     task.train()
     flops = tokens = 0
-    for batch in batches:
+    for batch in islice(data.train_dataloader(), _COUNTED):
         counter = FlopCounterMode(display=False)
         with (
             mock.patch.object(feed_forward, "_is_served", return_value=False),
@@ -307,7 +420,6 @@ def _flops_per_token(task: "TranslationTask", batches: "Iterable[Batch]") -> flo
             task.model.objective(scored, candidates, mask)[0].backward()
         flops += counter.get_total_flops()
         tokens += int(mask.sum())
-    task.zero_grad()
     return flops / tokens
 
 

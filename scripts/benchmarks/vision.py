@@ -7,14 +7,14 @@ inference: labels for canvases of cluttered digits, in evaluation, by the ViT of
 every patch, and by that of experiment=cluttered_digits_glimpses, which reads `--glimpses` of them, its policy included.
 
 All models of a part take turns; images per second are medians over the turns, and ratio is that to the part's first
-row.
+row. The images are on the device already. On a GPU fp32 is without TF32, and tf32 is fp32 with it.
 """
 
 import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from _command import add_numbers
+from _command import add_device, add_numbers
 
 from benchmarks import _machine, _peers
 
@@ -33,8 +33,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="training, inference (default: both)",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", metavar="NAME", help="fp32, bf16 (default: fp32)"
-    )
+        "--precision", choices=_machine.PRECISIONS["cuda"], default="fp32", metavar="NAME",
+        help="fp32, bf16, on a GPU also tf32 (default: fp32)",
+    )  # fmt: skip
+    add_device(parser, "where the models run")
     add_numbers(
         parser,
         ("batch", 1, 128, "images at a time"),
@@ -52,7 +54,8 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
         console.print(f"Measuring {part} ...")
         pressure = _machine.Pressure()
         steps, parameters = parts[part](options)
-        seconds = _machine.medians(steps, options.repeats, options.warmup)
+        with _machine.arithmetic(options.precision):
+            seconds = _machine.medians(steps, options.repeats, options.warmup)
         first = next(iter(seconds.values()))
         waited = pressure.share()
         rows += [
@@ -73,15 +76,20 @@ def _model(choices: list[str], sizes: dict[str, int]) -> Any:
     from attnlab.experiment.build import build, compose
 
     config = compose(CONF, choices)
-    return build(config["model"] | {"attention": config["attention"]} | sizes)
+    return _machine.placed(build(config["model"] | {"attention": config["attention"]} | sizes))
 
 
 def _training(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dict[str, int]]:
     import torch
     from torch.nn.functional import nll_loss
 
-    images, labels = torch.randn(options.batch, 3, 32, 32), torch.randint(10, (options.batch,))
-    mask = torch.ones(options.batch, 1, dtype=torch.bool)
+    images, labels, mask = (
+        _machine.placed(part)
+        for part in (
+            torch.randn(options.batch, 3, 32, 32), torch.randint(10, (options.batch,)),
+            torch.ones(options.batch, 1, dtype=torch.bool),
+        )
+    )  # fmt: skip
     sizes = {"channels": 3, "height": 32, "width": 32, "classes": 10}
     shape = [
         "task=vision", f"model.patch={_PATCH}", f"model.size={_WIDTH}", f"model.depth={_DEPTH}",
@@ -100,7 +108,7 @@ def _training(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]]
             image_size=32, patch_size=_PATCH, num_classes=10, dim=_WIDTH, depth=_DEPTH, heads=_HEADS,
             dim_head=_WIDTH // _HEADS, mlp_dim=_HIDDEN, dropout=0.1, emb_dropout=0.1,
         )  # fmt: skip
-        models["vit_pytorch"] = public, lambda model: nll_loss(model(images).log_softmax(-1), labels)
+        models["vit_pytorch"] = _machine.placed(public), lambda model: nll_loss(model(images).log_softmax(-1), labels)
     for name in _VARIANTS:
         models[f"attnlab {name}"] = _model([*shape, f"attention={name}"], sizes), ours
     steps = {name: _step(model.train(), loss, options.precision) for name, (model, loss) in models.items()}
@@ -113,7 +121,7 @@ def _step(model: "nn.Module", loss: Callable[[Any], Any], precision: str) -> Cal
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(_machine.device(), torch.bfloat16, enabled=precision == "bf16"):
             value = loss(model)
         optimizer.zero_grad()
         value.backward()
@@ -126,7 +134,8 @@ def _step(model: "nn.Module", loss: Callable[[Any], Any], precision: str) -> Cal
 def _inference(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dict[str, int]]:
     import torch
 
-    images = torch.randn(options.batch, 1, 60, 60)
+    images = _machine.placed(torch.randn(options.batch, 1, 60, 60))
+    half = options.precision == "bf16"
     sizes = {"channels": 1, "height": 60, "width": 60, "classes": 10}
     models = {
         "every patch": _model(["experiment=cluttered_digits"], sizes),
@@ -137,7 +146,7 @@ def _inference(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]
 
     def label(model: Any) -> Callable[[], Any]:
         def classify() -> Any:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
+            with torch.inference_mode(), torch.autocast(_machine.device(), torch.bfloat16, enabled=half):
                 return model(images)[0].argmax(-1)
 
         return classify

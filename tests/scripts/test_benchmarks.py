@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import warm
 
 from attnlab.errors import UserError
@@ -70,8 +71,6 @@ def test_decode_makes_as_many_steps_as_the_references_have_tokens(tmp_path: Path
 
 
 def test_forced_hypotheses_end_where_they_are_told_to(section) -> None:
-    import torch
-
     from attnlab.data.batching import Batch
     from attnlab.data.tokenizers import EOS
 
@@ -81,7 +80,7 @@ def test_forced_hypotheses_end_where_they_are_told_to(section) -> None:
         def start(self, source):
             return self
 
-        def select(self, rows):
+        def select(self, rows, same_sources=False):
             return self
 
         def step(self, tokens, state):
@@ -306,3 +305,46 @@ def test_extra_bytes_are_those_of_the_step(machine: ModuleType) -> None:
     kept = bytearray(64 * 2**20)  # what is there already does not count
     found = machine.extra_bytes(lambda: len(bytearray(32 * 2**20)))
     assert 31 * 2**20 < found < 40 * 2**20 < len(kept)
+
+
+def test_what_the_device_lacks_is_refused_with_a_sentence() -> None:
+    for section in ("train", "decode", "vision"):
+        ended = call(section, "--device", "cpu", "--precision", "tf32")
+        assert ended.returncode == 1
+        assert "no tf32 on a processor" in ended.stderr
+    if not torch.cuda.is_available():
+        for section in ("train", "attention", "decode", "vision", "estimators"):
+            ended = call(section, "--device", "cuda")
+            assert ended.returncode == 1
+            assert "torch finds no CUDA device here" in ended.stderr
+
+
+def test_a_gpu_is_named_where_it_is_measured(machine: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = machine.describe()
+    assert not {"gpu", "gpu_memory_gib", "cuda"} & plain.keys()
+    assert machine.caption(plain, {}).startswith(plain["cpu"])
+    gpu = type("Properties", (), {"name": "NVIDIA Abacus", "total_memory": 80 * 2**30})
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: gpu)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    found = machine.describe("cuda")
+    assert found == plain | {"gpu": "NVIDIA Abacus", "gpu_memory_gib": 80.0, "cuda": "13.0"}
+    assert machine.caption(found, {}).startswith("NVIDIA Abacus, 80.0 GiB, CUDA 13.0; ")
+
+
+def test_tf32_is_used_in_its_own_rows_only(machine: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    before = allowed()
+    with machine.arithmetic("tf32"):
+        assert allowed() == before  # on a processor there is nothing to choose
+    monkeypatch.setattr(machine, "_device", machine.device())  # both are put back behind the test
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before[1])
+    machine.use_device("cuda")
+    assert allowed() == (False, False)
+    with machine.arithmetic("tf32"):
+        assert allowed() == (True, True)
+        with machine.arithmetic("bf16"):
+            assert allowed() == (False, False)
+    assert allowed() == (False, False)
