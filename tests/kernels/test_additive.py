@@ -20,14 +20,17 @@ from attnlab.kernels import additive
 from attnlab.kernels.additive import additive_scores, naive_additive_scores
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernel is compiled by g++")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 GRADIENT = 5e-6  # relative
 
 
-@pytest.fixture
-def compiled(monkeypatch, only_kernel):
-    """Only the kernel answers."""
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_gpu)])
+def compiled(monkeypatch, only_kernel, request):
+    """Only the kernel answers; tensors lie on its device."""
     monkeypatch.setattr(additive, "_LEAST", 0)
     only_kernel(additive, "naive_additive_scores")
+    with torch.device(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -38,7 +41,8 @@ def naive(monkeypatch, refuse):
 
 def draw(*shape, scale=1.0, seed=0):
     random = torch.Generator().manual_seed(seed)
-    return (2 * torch.rand(*shape, generator=random) - 1) * scale
+    drawn = (2 * torch.rand(*shape, generator=random, device="cpu") - 1) * scale
+    return drawn.to(torch.get_default_device())
 
 
 def equation(query, key, energy):
@@ -54,7 +58,7 @@ def slopes(query, key):
 
 def differentiate(scores, inputs, seed=5):
     random = torch.Generator().manual_seed(seed)
-    grad = torch.randn(scores.shape, generator=random).to(scores.dtype)
+    grad = torch.randn(scores.shape, generator=random, device="cpu").to(scores)
     return torch.autograd.grad(scores, inputs, grad)
 
 
@@ -252,7 +256,8 @@ def test_nothing_of_the_size_of_the_hidden_layer_is_kept_or_allocated(compiled):
     assert set(kept) <= {x.data_ptr() for x in inputs}, "the backward pass keeps the inputs alone"
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         additive_scores(*inputs).sum().backward()
-    allocated = sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
+    name = "self_cpu_memory_usage" if compiled == "cpu" else "self_device_memory_usage"
+    allocated = sum(max(0, getattr(event, name)) for event in profile.events())
     floats = batch * ((queries + keys) * width + queries * keys)
     assert 0 < allocated <= 4 * 4 * floats
     assert scores.shape == (batch, queries, keys)

@@ -74,8 +74,18 @@ class Attention(nn.Module):
             and (type(self.estimator) is Expectation if self.training else (self.mode or self.estimator.mode) == "soft")
         )
 
+    @property
+    def recordable(self) -> bool:
+        """Whether a CUDA graph may hold this attention, as it trains."""
+        return self.estimator.recordable and self.normalizer.recordable
+
     def prepare(self, values: Tensor, mask: Tensor | None = None, keys: Tensor | None = None) -> Memory:
-        """Prepares a source: values [..., S, D] (also the keys, unless those are given) and mask as in `Memory`."""
+        """Prepares a source: values [..., S, D] (also the keys, unless those are given) and mask as in `Memory`.
+
+        Raises:
+            ValueError: if a row of the mask allows no position.
+        """
+        refuse_empty_rows(mask)
         return Memory(self.score.prepare(values if keys is None else keys), values, mask)
 
     def weights(self, query: Tensor, memory: Memory, start: int = 0) -> Tensor:

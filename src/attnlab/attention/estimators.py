@@ -40,6 +40,7 @@ class Estimator(nn.Module, ABC):
         guided: whether `select` needs the weights of an inference network that has seen the target.
         unfeedable: why a decoder cannot feed these contexts back, as the end of a sentence; None where it can.
         enumerates: whether its candidates are all positions, so that several heads cannot be read at once.
+        recordable: whether a CUDA graph may hold the selection: it draws nothing and does not wait for the device.
         paths: the number of copies of the batch that a decoder which feeds its context back runs side by side.
 
     Args:
@@ -51,6 +52,7 @@ class Estimator(nn.Module, ABC):
     guided: ClassVar[bool] = False
     unfeedable: ClassVar[str | None] = None
     enumerates: ClassVar[bool] = False
+    recordable: ClassVar[bool] = False
 
     def __init__(self, query_size: int = 0) -> None:
         super().__init__()
@@ -97,6 +99,8 @@ class Estimator(nn.Module, ABC):
 
 class Expectation(Estimator):
     """Soft attention: c_i = sum_j alpha_ij v_j, trained by backpropagation (Bahdanau et al. 2015, equation 5)."""
+
+    recordable = True
 
     def select(self, weights: Tensor, values: Tensor, posterior: Tensor | None = None) -> Candidates:
         return expected(weights, values)

@@ -1,6 +1,9 @@
 """Normalizers: alpha_i = normalise(e_i). The only place that knows masks."""
 
+import weakref
 from abc import ABC, abstractmethod
+from collections import deque
+from typing import ClassVar
 
 import torch
 from entmax import entmax15, sparsemax
@@ -10,9 +13,14 @@ from torch import Tensor, nn
 class Normalizer(nn.Module, ABC):
     """Turns scores into a distribution over the source positions that the mask allows.
 
+    Attributes:
+        recordable: whether a CUDA graph may hold the normalisation: it does not wait for the device.
+
     Args:
         query_size: width Q of the queries.
     """
+
+    recordable: ClassVar[bool] = True
 
     def __init__(self, query_size: int = 0) -> None:
         super().__init__()
@@ -40,14 +48,25 @@ class Normalizer(nn.Module, ABC):
         """The normalisation itself, on scores of at least single precision and a mask that leaves no row empty."""
 
 
+_passed: "deque[weakref.ReferenceType[Tensor]]" = deque(maxlen=4)  # the last masks that were found good
+
+
 def refuse_empty_rows(mask: Tensor | None) -> None:
-    """Raises a ValueError if a row of the mask [..., S] allows no position."""
-    if mask is not None and not bool(mask.any(-1).all()):
+    """Raises a ValueError if a row of the mask [..., S] allows no position.
+
+    A mask that was looked at lately is not looked at again: in every step of a loop, a GPU would be waited for.
+    """
+    tracing = torch.compiler.is_compiling()
+    if mask is None or (not tracing and any(passed() is mask for passed in _passed)):
+        return
+    if not bool(mask.any(-1).all()):
         row = (~mask.any(-1)).nonzero()[0].tolist()
         raise ValueError(
             f"Attention row {row} is fully masked: no source position is left to attend to. "
             "Every source needs at least one real position."
         )
+    if not tracing:
+        _passed.append(weakref.ref(mask))
 
 
 def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -76,6 +95,8 @@ class Softmax(Normalizer):
 
 class _Sparse(Normalizer):
     """A projection onto the simplex that gives most positions exactly 0; by the entmax package."""
+
+    recordable = False
 
     def normalize(self, scores: Tensor, mask: Tensor | None, query: Tensor | None, start: int) -> Tensor:
         if mask is not None:

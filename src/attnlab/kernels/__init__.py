@@ -1,8 +1,9 @@
 """Fast paths, each beside the naive reference that it must equal, gradients included.
 
-A kernel is a C++ file in this folder. It is compiled the first time it is needed (some seconds, without a word) by g++,
-or by what CXX names, and kept in the user's cache, `$XDG_CACHE_HOME/attnlab/kernels`. Without a compiler the
-references do the work; with ATTNLAB_KERNELS=off in the environment they always do.
+A kernel is a C++ file in this folder, or one in Triton for GPUs. A C++ file is compiled the first time it is needed
+(some seconds, without a word) by g++, or by what CXX names, and kept in the user's cache,
+`$XDG_CACHE_HOME/attnlab/kernels`; Triton does the like. Without a compiler the references do the work; with
+ATTNLAB_KERNELS=off in the environment they always do.
 """
 
 import ctypes
@@ -30,9 +31,14 @@ _LINK = ("-shared",)
 _LONGEST = 300  # seconds
 
 
+def off() -> bool:
+    """Whether ATTNLAB_KERNELS=off asks for the references."""
+    return os.environ.get("ATTNLAB_KERNELS", "").lower() == "off"
+
+
 def load(name: str) -> ctypes.CDLL | None:
     """The library compiled from `name`.cpp; None where the references are to be used (the log says why at INFO)."""
-    if os.environ.get("ATTNLAB_KERNELS", "").lower() == "off":
+    if off():
         return None
     source = Path(__file__).with_name(f"{name}.cpp")
     try:
@@ -89,12 +95,12 @@ def _compile(source: Path, kept: Path) -> ctypes.CDLL:
         return library
 
 
-def serves(dtypes: Sequence[torch.dtype], *tensors: Tensor) -> bool:
-    """Whether a kernel may read these tensors: plain ones on the processor of one of the types, outside the transforms
-    of torch.func and graphs that are traced or compiled."""
+def serves(dtypes: Sequence[torch.dtype], *tensors: Tensor, device: str = "cpu") -> bool:
+    """Whether a kernel may read these tensors: plain ones on a device of that type and of one of the dtypes, outside
+    the transforms of torch.func and graphs that are traced or compiled."""
     return (
         not torch.compiler.is_compiling()  # first, for the compiler knows not all of what follows
-        and all(type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype in dtypes for x in tensors)
+        and all(type(x) in (Tensor, nn.Parameter) and x.device.type == device and x.dtype in dtypes for x in tensors)
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._is_tracing()
     )

@@ -1,15 +1,20 @@
 """Scores of additive attention without their hidden layer in memory."""
 
 import ctypes
+import logging
 import math
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attnlab.kernels import differentiate, load, serves
+from attnlab.kernels import differentiate, load, off, serves
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST = 2**14  # cells of the hidden layer below which the reference is faster
@@ -18,15 +23,16 @@ _LEAST = 2**14  # cells of the hidden layer below which the reference is faster
 def additive_scores(query: Tensor, key: Tensor, energy: Tensor) -> Tensor:
     """e_ts = v^T tanh(q_t + k_s): Bahdanau, Cho and Bengio 2015, appendix A.1.2, with W s and U h + b already taken.
 
-    On the processor and in single precision or less this is a compiled kernel. It computes in single precision, takes
-    the exponentials in tanh(q + k) = 1 - 2 / (1 + e^2q e^2k) once a query and once a key, and computes the hidden layer
-    [..., T, S, A] again in the backward pass instead of keeping it: forward and backward allocate O((T + S) A + T S)
-    for each leading index, where leading dimensions that broadcast are written out. Results do not depend on the
-    number of threads. A gradient of a gradient is that of the reference, at the reference's cost.
+    In single precision or less this is a compiled kernel, in C++ on the processor and in Triton on a GPU. It computes
+    in single precision, takes the exponentials in tanh(q + k) = 1 - 2 / (1 + e^2q e^2k) once a query and once a key
+    (on a GPU once for every few queries), and computes the hidden layer [..., T, S, A] again in the backward pass
+    instead of keeping it: forward and backward allocate O((T + S) A + T S) for each leading index, where leading
+    dimensions that broadcast are written out. Results do not depend on the number of threads. A gradient of a gradient
+    is that of the reference, at the reference's cost.
 
-    Everything else is served by the reference, `naive_additive_scores`: other devices (there is no kernel for CUDA
-    yet), double precision, subclasses of tensors, the transforms of torch.func, graphs that are traced or compiled,
-    hidden layers so small that it is faster, machines without a compiler, and ATTNLAB_KERNELS=off.
+    Everything else is served by the reference, `naive_additive_scores`: double precision, subclasses of tensors, the
+    transforms of torch.func, graphs that are traced or compiled, hidden layers so small that it is faster, other
+    devices, machines without a compiler or GPUs without Triton, and ATTNLAB_KERNELS=off.
 
     There is no mask: the normalizers alone know masks, and what they hide has a score like any other.
 
@@ -56,12 +62,14 @@ def naive_additive_scores(query: Tensor, key: Tensor, energy: Tensor) -> Tensor:
 
 
 def _is_served(query: Tensor, key: Tensor, energy: Tensor) -> bool:
-    """Whether the kernel does the work."""
+    """Whether a kernel does the work."""
+    device = query.device.type
     return (
-        serves(_DTYPES, query, key, energy)
+        device in ("cpu", "cuda")
+        and serves(_DTYPES, query, key, energy, device=device)
         and max(query.numel() * key.shape[-2], key.numel() * query.shape[-2]) >= _LEAST
         and query.shape[-1] == key.shape[-1] == energy.shape[-1]
-        and _kernel() is not None
+        and (_kernel() if device == "cpu" else _device_kernel(query.shape[-1])) is not None
     )
 
 
@@ -75,8 +83,23 @@ def _kernel() -> ctypes.CDLL | None:
     return library
 
 
+def _device_kernel(width: int) -> ModuleType | None:
+    """The kernel for GPUs, where it can hold rows of this width."""
+    kernel = None if off() else _triton_kernel()
+    return kernel if kernel is not None and width <= kernel.WIDEST else None
+
+
+@cache
+def _triton_kernel() -> ModuleType | None:
+    try:
+        return import_module("attnlab.kernels.additive_triton")
+    except ImportError as error:
+        logger.info("No kernel additive for GPUs, the reference is used: %s", error)
+        return None
+
+
 def _run(function: Callable[..., None], tensors: tuple[Tensor, ...], query: Tensor, key: Tensor) -> None:
-    """Calls a function of the kernel with contiguous tensors and with its sizes: items, T, S, A and threads."""
+    """Calls a function of the processor's kernel with contiguous tensors and its sizes: items, T, S, A and threads."""
     *leading, queries, width = query.shape
     sizes = math.prod(leading), queries, key.shape[-2], width, torch.get_num_threads()
     function(*(x.data_ptr() for x in tensors), *sizes)
@@ -87,10 +110,13 @@ class _AdditiveScores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        kernel = _kernel()
-        assert kernel is not None
         ctx.save_for_backward(*inputs)
         query, key, energy = (x.contiguous() for x in inputs)
+        if query.is_cuda:
+            on_device: Tensor = _on_device("forward", query, key, energy)
+            return on_device.view(*query.shape[:-1], key.shape[-2])
+        kernel = _kernel()
+        assert kernel is not None
         scores = query.new_empty(*query.shape[:-1], key.shape[-2])
         _run(kernel.additive_forward, (query, key, energy, scores), query, key)
         return scores
@@ -100,10 +126,21 @@ class _AdditiveScores(torch.autograd.Function):
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to have a gradient
             return differentiate(naive_additive_scores, inputs, ctx.needs_input_grad, grad)
+        query, key, energy, grad = (x.contiguous() for x in (*inputs, grad))
+        if query.is_cuda:
+            of_query, of_key, of_energy = _on_device("backward", query, key, energy, grad)
+            return of_query.view_as(query), of_key.view_as(key), of_energy
         kernel = _kernel()
         assert kernel is not None
-        query, key, energy, grad = (x.contiguous() for x in (*inputs, grad))
         of_query, of_key = torch.empty_like(query), torch.empty_like(key)
         of_energy = query.new_empty(math.prod(query.shape[:-2]), query.shape[-1])  # of each item
         _run(kernel.additive_backward, (query, key, energy, grad, of_query, of_key, of_energy), query, key)
         return of_query, of_key, of_energy.sum(0)
+
+
+def _on_device(name: str, query: Tensor, key: Tensor, energy: Tensor, *grad: Tensor) -> Any:
+    """Calls a function of the GPU's kernel, whose tensors have one leading dimension, on the tensors' own device."""
+    items = math.prod(query.shape[:-2])
+    one = (x.view(items, *x.shape[-2:]) for x in (query, key))
+    with torch.cuda.device(query.device):
+        return getattr(_triton_kernel(), name)(*one, energy, *(x.view(items, *x.shape[-2:]) for x in grad))
