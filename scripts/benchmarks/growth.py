@@ -2,7 +2,7 @@
 
 source: the attention operator of a variant, from queries and values to the gradient of its objective, for a fixed
 number of queries. vocabulary and width: a whole training step (forward and backward) of a recurrent encoder-decoder
-with the variant; the width is that of its embeddings, its encoder and its decoder.
+with the variant; the width is that of its embeddings, its encoder (both directions together) and its decoder.
 
 An exponent is the slope of a line fitted by least squares to the logarithms of seconds or memory over those of the
 sizes, for the upper sizes, from an eighth of the largest on. Beside it stands the largest that the mathematics allows:
@@ -146,7 +146,7 @@ def _training(variant: str, vocabulary: int = _VOCABULARY, width: int = _WIDTH) 
     from attnlab.experiment.build import build, compose
 
     torch.manual_seed(0)
-    sizes = (f"model.embedding={width}", f"model.encoder_size={width}", f"model.decoder_size={width}")
+    sizes = (f"model.embedding={width}", f"model.encoder_size={width // 2}", f"model.decoder_size={width}")
     config = compose(CONF, ["task=translation", "model=rnn", f"attention={variant}", *sizes])
     types = {"source_vocabulary": vocabulary, "target_vocabulary": vocabulary}
     model = build(config["model"] | {"attention": config["attention"]} | types).train()
