@@ -16,7 +16,9 @@ class TableState(NamedTuple):
     source: torch.Tensor  # [N, S]
     prefix: torch.Tensor  # [N, t]
 
-    def select(self, rows):
+    def select(self, rows, same_sources=False):
+        if same_sources:
+            assert torch.equal(self.source[rows], self.source)
         return TableState(self.source[rows], self.prefix[rows])
 
 

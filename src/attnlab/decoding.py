@@ -1,7 +1,7 @@
 """Search: from a trained model to output sequences, greedily or with a beam, for every estimator. Pure torch.
 
 A model is searched through two methods: `start(source) -> state` and `step(tokens, state) -> (log_probs, weights,
-state)`; a state has `select(rows)`. Rows N are hypotheses; k is the beam width.
+state)`; a state has `select(rows, same_sources)`. Rows N are hypotheses; k is the beam width.
 """
 
 from typing import NamedTuple, Protocol, TypeVar
@@ -15,8 +15,9 @@ S = TypeVar("S", bound="State")
 class State(Protocol):
     """A search state: all its tensors have the rows first."""
 
-    def select(self: S, rows: Tensor) -> S:
-        """The state of the given rows (long [M])."""
+    def select(self: S, rows: Tensor, same_sources: bool = False) -> S:
+        """The state of the given rows (long [M]); with `same_sources` each of them takes the place of a row of the same
+        source, so that what belongs to the source alone may stay where it is."""
 
 
 class Searchable(Protocol[S]):
@@ -207,6 +208,7 @@ def beam(
             score = float(penalised * length_penalty(steps, alpha))
             results[source_row] = trails.hypothesis(steps, *where, score, end)
         rows, last = row[kept].flatten(), token[kept].flatten()
-        live, open_scores, done, state = live[kept], open_scores[kept], done.keep(kept), state.select(rows)
+        state = state.select(rows, same_sources=not len(gone))
+        live, open_scores, done = live[kept], open_scores[kept], done.keep(kept)
         trails.goes_on(rows, last)
     return [result for result in results if result is not None]

@@ -64,3 +64,12 @@ def test_extreme_probabilities_give_finite_outputs(probability):
 def test_a_probability_outside_0_to_1_is_refused_with_a_sentence(probability):
     with pytest.raises(ValueError, match=rf"dropout probability .+ found {probability}\."):
         Dropout(probability)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dropout_can_be_compiled():
+    """Drawn by other means, to the same effect."""
+    torch.manual_seed(0)
+    outputs = torch.compile(Dropout(0.25), backend="aot_eager", fullgraph=True)(torch.ones(40_000))
+    assert outputs.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (outputs == 0).double().mean() == pytest.approx(0.25, abs=0.01)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from attnlab.kernels.additive import additive_scores
+from attnlab.kernels.products import Linear
 
 
 class Score(nn.Module, ABC):
@@ -41,8 +42,8 @@ class AdditiveScore(Score):
 
     def __init__(self, query_size: int, key_size: int, size: int = 256) -> None:
         super().__init__(query_size, key_size)
-        self.query = nn.Linear(query_size, size, bias=False)
-        self.key = nn.Linear(key_size, size)
+        self.query = Linear(query_size, size, bias=False)
+        self.key = Linear(key_size, size)
         self.energy = nn.Linear(size, 1, bias=False)
 
     def prepare(self, keys: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class GeneralScore(Score):
 
     def __init__(self, query_size: int, key_size: int) -> None:
         super().__init__(query_size, key_size)
-        self.key = nn.Linear(key_size, query_size, bias=False)
+        self.key = Linear(key_size, query_size, bias=False)
         self.scale = 1.0 / math.sqrt(query_size)
 
     def prepare(self, keys: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def train_and_test(
         ranks: the processes of the run.
         begun: when the process began, in seconds since the epoch.
     """
-    quiet()
+    set_up_libraries()
     if config["search"]["draws"] < 1:
         raise UserError(f"search.draws={config['search']['draws']} must be 1 or more.")
     domain = DOMAINS[config["task"]["name"]]
@@ -204,8 +204,10 @@ def make_trainer(
     return trainer, checkpoint
 
 
-def quiet() -> None:
-    """Keeps libraries' hints out of the terminal; errors still come through."""
+def set_up_libraries() -> None:
+    """Keeps libraries' hints out of the terminal (errors still come through), and torch from filling all new memory
+    with NaN where operations are to repeat: a pass over it that changes nothing for who does not read it."""
+    torch.utils.deterministic.fill_uninitialized_memory = False
     names = ("pytorch_lightning", "lightning.pytorch", "pytorch_lightning.utilities.rank_zero", "lightning_fabric")
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -20,10 +20,12 @@ class Kept(NamedTuple):
     @classmethod
     def draw(cls, size: int, probability: float, device: torch.device) -> "Kept":
         """Draws for `size` elements, four from each 64-bit random number: on a CPU, torch would draw a Bernoulli
-        variable at a time."""
+        variable at a time. Where the drawing is compiled, one from each of 16."""
+        threshold = min(round(probability * 2**16), 2**16 - 1) - 2**15
+        if torch.compiler.is_compiling():  # the compiler does not know the view
+            return cls(torch.randint(-(2**15), 2**15, (size,), dtype=torch.int16, device=device), threshold)
         bits = torch.empty((size + 3) // 4, dtype=torch.int64, device=device)
         bits.random_(-(2**63), None)  # all 64 bits
-        threshold = min(round(probability * 2**16), 2**16 - 1) - 2**15
         return cls(bits.view(torch.int16)[:size], threshold)
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attnlab.kernels import differentiate, load, serves
 from attnlab.kernels.dropout import Kept
+from attnlab.kernels.products import linear
 
 _LEAST = 400  # rows below which the reference is faster
 _LANES = 16  # of which the widths are multiples
@@ -54,8 +55,8 @@ def naive_feed_forward(
     inputs: Tensor, first: Tensor, first_bias: Tensor, second: Tensor, second_bias: Tensor, kept: Kept | None = None
 ) -> Tensor:
     """The reference of `feed_forward`, operation by operation."""
-    hidden = F.gelu(F.linear(inputs, first, first_bias))
-    return F.linear(hidden if kept is None else kept.apply(hidden), second, second_bias)
+    hidden = F.gelu(linear(inputs, first, first_bias))
+    return linear(hidden if kept is None else kept.apply(hidden), second, second_bias)
 
 
 def _is_served(*given: Tensor) -> bool:

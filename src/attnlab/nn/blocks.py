@@ -106,7 +106,7 @@ class DecoderBlock(nn.Module):
 
     def forward(
         self, tokens: Tensor, memory: Memory, *, mask: Tensor | None = None, past: Memory | None = None, start: int = 0,
-        maps: bool = False,
+        maps: bool = False, own_maps: bool = False,
     ) -> tuple[Tensor, Memory, Candidates, Candidates]:  # fmt: skip
         """Decodes tokens [N, T, D], the first at step `start`.
 
@@ -116,7 +116,8 @@ class DecoderBlock(nn.Module):
             mask: bool, broadcastable to [N, H, T, T], which of these tokens each may see; None for all.
             past: of the tokens before these, all of which may be seen.
             start: the number of tokens before these.
-            maps: whether the weights are asked for.
+            maps: whether the weights of the attention to the source are asked for.
+            own_maps: whether those of the self-attention are.
 
         Returns:
             new tokens, the memory of all target tokens so far, and the candidates of both attentions.
@@ -124,7 +125,7 @@ class DecoderBlock(nn.Module):
         queries, own = self.own.project(self.own_norm(tokens), mask)
         if past is not None:
             own = past.append(own)
-        attended, seen = self.own.attend(queries, own, start, maps=maps)
+        attended, seen = self.own.attend(queries, own, start, maps=own_maps)
         tokens = tokens + self.dropout(attended.squeeze(0))
         attended, read = self.cross(self.cross_norm(tokens), memory, start, maps=maps)
         tokens = tokens + self.dropout(attended.squeeze(0))

@@ -5,26 +5,36 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.attention import Candidates, Memory
+from attnlab.kernels.products import Linear
 from attnlab.nn.multihead import AttentionFactory
-from attnlab.nn.recurrent import CellKind, RecurrentState, RecurrentStep
+from attnlab.nn.recording import Recorder
+from attnlab.nn.recurrent import CellKind, Halves, RecurrentState, RecurrentStep
+
+_RECORDED = 8  # steps and source positions of a recording are multiples of this
 
 
 class DecoderState(NamedTuple):
-    """What a decoder carries from step to step: its recurrent state, what it feeds back [N, F] (None if nothing), and
-    the number of steps it has made."""
+    """What a decoder carries from step to step: its recurrent state, what it feeds back [N, F] (None if nothing), the
+    number of steps it has made, and weights that are ready for a search."""
 
     recurrent: RecurrentState
     feed: Tensor | None
     steps: int = 0
+    halves: Halves | None = None
+
+    def after(self, recurrent: RecurrentState, feed: Tensor | None) -> "DecoderState":
+        """The state one step later."""
+        return self._replace(recurrent=recurrent, feed=feed, steps=self.steps + 1)
 
     def select(self, rows: Tensor) -> "DecoderState":
         """The state of the given rows (long [M])."""
         hidden, cell = self.recurrent
         chosen = RecurrentState(hidden[rows], None if cell is None else cell[rows])
-        return DecoderState(chosen, None if self.feed is None else self.feed[rows], self.steps)
+        return self._replace(recurrent=chosen, feed=None if self.feed is None else self.feed[rows])
 
     def repeat(self, times: int) -> "DecoderState":
         """The state of `times` copies of the batch, one copy after the other."""
@@ -71,11 +81,12 @@ class Decoder(nn.Module, ABC):
     ) -> None:  # fmt: skip
         super().__init__()
         self.attention = attention(query_size=size, key_size=key_size)
+        self._recorder: Recorder | None = None
         self.cell: CellKind = cell
         self.feed_size = feed_size
         self.recurrence = RecurrentStep(cell, input_size, feed_size, size, layers, dropout)
-        self.initial_hidden = nn.Linear(key_size, size)
-        self.initial_cell = nn.Linear(key_size, size) if cell == "lstm" else None
+        self.initial_hidden = Linear(key_size, size)
+        self.initial_cell = Linear(key_size, size) if cell == "lstm" else None
         reason = self.attention.estimator.unfeedable
         if feed_size and reason:
             raise ValueError(
@@ -99,7 +110,9 @@ class Decoder(nn.Module, ABC):
         hidden = self.initial_hidden(finals).tanh()
         cell = None if self.initial_cell is None else self.initial_cell(finals)
         feed = finals.new_zeros(finals.shape[0], self.feed_size) if self.feed_size else None
-        return DecoderState(RecurrentState(hidden, cell), feed)
+        return DecoderState(
+            RecurrentState(hidden, cell), feed, halves=None if torch.is_grad_enabled() else self.recurrence.halves()
+        )
 
     @abstractmethod
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
@@ -120,7 +133,7 @@ class Decoder(nn.Module, ABC):
 
     def step(self, embedded: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, Candidates, DecoderState]:
         """One step of a search from embeddings [N, E]: features [K, N, R], candidates (T = 1) and the new state."""
-        state, candidates = self.advance(self.recurrence.project(embedded), memory, state)
+        state, candidates = self.advance(self.recurrence.project(embedded, state.halves), memory, state)
         hidden = state.recurrent.hidden[:, -1:]
         feed = None if state.feed is None else state.feed.unsqueeze(1)
         return self.features(hidden, feed, candidates.contexts, embedded.unsqueeze(1)).squeeze(2), candidates, state
@@ -132,6 +145,41 @@ class Decoder(nn.Module, ABC):
         return self._unroll(embedded, memory, state)
 
     def _unroll(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
+        """Step by step; on a GPU, where launching the steps' kernels takes the time, from a recording if possible."""
+        if embedded.is_cuda and self.training and self.attention.recordable and memory.mask is not None:
+            return self._replay(embedded, memory, state)
+        return self._walk(embedded, memory, state)
+
+    def _replay(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
+        """`_walk` by a recorder. Steps and source positions are filled up, so that a recording serves more shapes."""
+        length, size = embedded.shape[1], memory.values.shape[1]
+        steps, places = ((0, -count % _RECORDED) for count in (length, size))
+        assert memory.mask is not None
+        if self._recorder is None:
+            self._recorder = Recorder(self._walk_tensors, self)
+        features, weights, queries = self._recorder(
+            F.pad(embedded, (0, 0, *steps)), F.pad(memory.keys, (0, 0, *places)), F.pad(memory.values, (0, 0, *places)),
+            F.pad(memory.mask, places), *(x for x in (*state.recurrent, state.feed) if x is not None),
+        )  # fmt: skip
+        features, weights, queries = features[:, :, :length], weights[:, :length, :size], queries[:, :length]
+        candidates = Candidates(
+            weights.new_empty(0), weights.new_zeros(1, *weights.shape[:-1]), weights, queries=queries
+        )
+        return Decoded(1, features.__getitem__, candidates)
+
+    def _walk_tensors(
+        self, embedded: Tensor, keys: Tensor, values: Tensor, mask: Tensor, *state: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`_walk` from tensors to tensors: the features, weights and queries of attention that draws nothing."""
+        hidden, *rest = state
+        cell = rest.pop(0) if self.cell == "lstm" else None
+        started = DecoderState(RecurrentState(hidden, cell), rest.pop() if rest else None)
+        decoded = self._walk(embedded, Memory(keys, values, mask), started)
+        queries = decoded.candidates.queries
+        assert queries is not None
+        return decoded.features(slice(None)), decoded.candidates.weights, queries
+
+    def _walk(self, embedded: Tensor, memory: Memory, state: DecoderState) -> Decoded:
         """Step by step. An estimator that samples runs its candidates as copies of the batch, each on its own path."""
         copies = self.attention.estimator.paths if self.training else 1
         batch, length, _ = embedded.shape
@@ -199,8 +247,8 @@ class LuongDecoder(Decoder):
             feed_size=readout_size if input_feeding else 0,
             **kwargs,  # type: ignore[arg-type]
         )
-        self.from_hidden = nn.Linear(size, readout_size)
-        self.from_context = nn.Linear(key_size, readout_size, bias=False)
+        self.from_hidden = Linear(size, readout_size)
+        self.from_context = Linear(key_size, readout_size, bias=False)
 
     def prepare(self, states: Tensor, mask: Tensor) -> Memory:
         """The values are W_c h_j, projected once a source, not once a step and candidate: W_c c = sum_j a_j W_c h_j."""
@@ -211,11 +259,11 @@ class LuongDecoder(Decoder):
         return combined.tanh()
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
-        recurrent = self.recurrence.step(projected, state.feed, state.recurrent)
+        recurrent = self.recurrence.step(projected, state.feed, state.recurrent, state.halves)
         hidden = recurrent.hidden[:, -1:]
         candidates: Candidates = self.attention(hidden, memory, state.steps, follow=self.feed_size > 0)
         feed = self._combine(hidden.squeeze(1), self._only(candidates)) if self.feed_size else None
-        return DecoderState(recurrent, feed, state.steps + 1), candidates
+        return state.after(recurrent, feed), candidates
 
     def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
         return self._combine(hidden, contexts) if feed is None else feed.unsqueeze(0)
@@ -247,13 +295,13 @@ class BahdanauDecoder(Decoder):
             feed_size=key_size,
             **kwargs,  # type: ignore[arg-type]
         )
-        self.combine = nn.Linear(size + key_size + input_size, readout_size)
+        self.combine = Linear(size + key_size + input_size, readout_size)
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
         candidates: Candidates = self.attention(state.recurrent.hidden[:, -1:], memory, state.steps, follow=True)
         context = self._only(candidates)
-        recurrent = self.recurrence.step(projected, context, state.recurrent)
-        return DecoderState(recurrent, context, state.steps + 1), candidates
+        recurrent = self.recurrence.step(projected, context, state.recurrent, state.halves)
+        return state.after(recurrent, context), candidates
 
     def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:
         combined: Tensor = self.combine(torch.cat([hidden, contexts[0], embedded], -1))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attnlab.attention import Attention, Candidates, Expectation, Memory, ScaledDotScore, Softmax
 from attnlab.kernels.dot_product import chunk
+from attnlab.kernels.products import Linear
 
 AttentionFactory = Callable[..., Attention]
 """(query_size=Q, key_size=D) -> Attention, a new one at each call."""
@@ -39,9 +40,9 @@ class MultiHeadAttention(nn.Module):
                 "model.size."
             )
         self.heads = heads
-        self.query = nn.Linear(size, size)
-        self.key_value = nn.Linear(size, 2 * size)
-        self.out = nn.Linear(size, size)
+        self.query = Linear(size, size)
+        self.key_value = Linear(size, 2 * size)
+        self.out = Linear(size, size)
         self.attention = attention(query_size=size // heads, key_size=size // heads)
         for layer in (self.query, self.key_value):
             nn.init.xavier_uniform_(layer.weight)

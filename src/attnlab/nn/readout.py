@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from attnlab.kernels.products import linear
+
 _ROWS = 32  # the number of rows that are read out is rounded up to a multiple of this
 _TYPES = 16  # and that of types, for the rows of logits begin at whole cache lines then
 
@@ -27,7 +29,7 @@ class TokenLogLikelihood(torch.autograd.Function):
         types = len(bias)
         if spare := -types % _TYPES:
             weight, bias = F.pad(weight, (0, 0, 0, spare)), F.pad(bias, (0, spare), value=-torch.inf)
-        logits = F.linear(features, weight, bias)
+        logits = linear(features, weight, bias)
         wide = torch.promote_types(logits.dtype, torch.float32)
         gold = logits.gather(1, targets.unsqueeze(1)).to(wide)
         largest = logits.amax(1, keepdim=True).to(wide)
@@ -45,7 +47,10 @@ class TokenLogLikelihood(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, bias, targets, saved = ctx.saved_tensors
-        probabilities = F.linear(features, weight, bias).softmax(1) if saved is None else saved
+        if saved is None:
+            logits = linear(features, weight, bias)
+            saved = torch.softmax(logits, 1, out=logits)
+        probabilities = saved
         scale = grad.to(weight.dtype).unsqueeze(1)  # [N, 1]
         scaled = scale * features
         to_features = probabilities.mm(weight).mul_(-scale)
@@ -96,8 +101,8 @@ class VocabularyReadout(nn.Module):
 
     def log_probs(self, features: Tensor) -> Tensor:
         """Returns log-probabilities [..., V] of features [..., R]."""
-        logits: Tensor = self.linear(features)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        logits = linear(features, self.linear.weight, self.linear.bias)
+        return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def forward(self, features: Tensor, targets: Tensor, mask: Tensor, smoothing: float = 0.0) -> Tensor:
         """Returns log p(y) for every candidate, 0 at masked positions, without work on those.

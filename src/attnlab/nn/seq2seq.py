@@ -25,9 +25,9 @@ class SearchState(NamedTuple):
     memory: Memory
     decoder: DecoderState
 
-    def select(self, rows: Tensor) -> "SearchState":
-        """The state of the given rows (long [M])."""
-        return SearchState(self.memory.select(rows), self.decoder.select(rows))
+    def select(self, rows: Tensor, same_sources: bool = False) -> "SearchState":
+        """The state of the given rows (long [M]); see `attnlab.decoding.State`."""
+        return SearchState(self.memory if same_sources else self.memory.select(rows), self.decoder.select(rows))
 
 
 class Seq2Seq(nn.Module, ABC):
@@ -208,5 +208,7 @@ class RNNSeq2Seq(Seq2Seq):
     def step(self, tokens: Tensor, state: SearchState) -> tuple[Tensor, Tensor, SearchState]:
         embedded = self.embed(self.target_embedding, tokens)
         features, candidates, decoder = self.decoder.step(embedded, state.memory, state.decoder)
-        log_probs = candidates.mixture(self.readout.log_probs(features).unsqueeze(2)).squeeze(1)
-        return log_probs, candidates.weights[:, 0], SearchState(state.memory, decoder)
+        log_probs = self.readout.log_probs(features)  # [K, N, V]
+        # a test mode's only candidate has all the weight, and need not be weighted
+        mixed = log_probs[0] if len(log_probs) == 1 else candidates.mixture(log_probs.unsqueeze(2)).squeeze(1)
+        return mixed, candidates.weights[:, 0], SearchState(state.memory, decoder)

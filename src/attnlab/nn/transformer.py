@@ -21,9 +21,9 @@ class TransformerState(NamedTuple):
     past: list[Memory]
     steps: int
 
-    def select(self, rows: Tensor) -> "TransformerState":
-        """The state of the given rows (long [M])."""
-        sources = [memory.select(rows) for memory in self.sources]
+    def select(self, rows: Tensor, same_sources: bool = False) -> "TransformerState":
+        """The state of the given rows (long [M]); see `attnlab.decoding.State`."""
+        sources = self.sources if same_sources else [memory.select(rows) for memory in self.sources]
         return TransformerState(sources, [memory.select(rows) for memory in self.past], self.steps)
 
 
@@ -112,14 +112,17 @@ class Transformer(Seq2Seq):
         copies = self.estimator.paths if self.training else 1
         before, after = (copies, 1) if self.everywhere else (1, copies)
         memories, encoded = self._encode(source.repeat(before, 1))
-        rows = torch.arange(before * len(source), device=source.device).repeat(after)
-        memories = [memory.select(rows) for memory in memories]
+        if after > 1:
+            rows = torch.arange(len(source), device=source.device).repeat(after)
+            memories = [memory.select(rows) for memory in memories]
         tokens = self._positioned(self.target_embedding, target_in.repeat(copies, 1))
         length = target_in.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
         own, cross = [], []
         for block, memory in zip(self.decoder, memories, strict=True):
-            tokens, _, seen, read = block(tokens, memory, mask=causal, maps=not self.training)
+            tokens, _, seen, read = block(
+                tokens, memory, mask=causal, maps=not self.training, own_maps=not self.training
+            )
             own.append(seen)
             cross.append(read)
         features = self.decoder_norm(tokens).view(copies, *target_in.shape, -1)
@@ -137,7 +140,9 @@ class Transformer(Seq2Seq):
         past, read = [], []
         for number, (block, memory) in enumerate(zip(self.decoder, state.sources, strict=True)):
             before = state.past[number] if state.past else None
-            inputs, seen, _, candidates = block(inputs, memory, past=before, start=state.steps, maps=True)
+            inputs, seen, _, candidates = block(
+                inputs, memory, past=before, start=state.steps, maps=True, own_maps=False
+            )
             past.append(seen)
             read.append(candidates)
         log_probs = self.readout.log_probs(self.decoder_norm(inputs[:, 0]))
