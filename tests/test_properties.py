@@ -36,7 +36,7 @@ from attnlab.errors import UserError
 from attnlab.experiment.build import build, compose
 from attnlab.experiment.domains import DOMAINS
 from attnlab.experiment.precision import trainer_precision
-from attnlab.experiment.training import make_task, quiet
+from attnlab.experiment.training import make_task, set_up_libraries
 from attnlab.experiment.use import TrainedTranslator
 from attnlab.help import groups
 
@@ -191,7 +191,7 @@ def values_of(key: str, default: Any) -> list[Any]:
 def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        quiet()
+        set_up_libraries()
         yield
 
 

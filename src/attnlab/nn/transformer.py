@@ -137,16 +137,16 @@ class Transformer(Seq2Seq):
 
     def step(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, Tensor, TransformerState]:
         inputs = self._positioned(self.target_embedding, tokens.unsqueeze(1), state.steps)
-        past, read = [], []
+        past, weights = [], []
         for number, (block, memory) in enumerate(zip(self.decoder, state.sources, strict=True)):
             before = state.past[number] if state.past else None
             inputs, seen, _, candidates = block(
                 inputs, memory, past=before, start=state.steps, maps=True, own_maps=False
             )
             past.append(seen)
-            read.append(candidates)
+            weights.append(candidates.weights.mean(1)[:, 0])  # over heads, [N, S]
         log_probs = self.readout.log_probs(self.decoder_norm(inputs[:, 0]))
-        return log_probs, _credit(read, [], 1).weights[:, 0], TransformerState(state.sources, past, state.steps + 1)
+        return log_probs, torch.stack(weights).mean(0), TransformerState(state.sources, past, state.steps + 1)
 
 
 def _credit(cross: list[Candidates], own: list[Candidates], copies: int) -> Candidates:
