@@ -73,3 +73,15 @@ def test_dropout_can_be_compiled():
     outputs = torch.compile(Dropout(0.25), backend="aot_eager", fullgraph=True)(torch.ones(40_000))
     assert outputs.unique().tolist() == pytest.approx([0, 4 / 3])
     assert (outputs == 0).double().mean() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_it_is_torch_s_own():
+    torch.manual_seed(0)
+    inputs = torch.ones(40_000, device="cuda", requires_grad=True)
+    outputs = Dropout(0.25)(inputs)
+    outputs.sum().backward()
+    assert outputs.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (outputs == 0).double().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(inputs.grad, outputs)
+    assert Dropout(0.25).eval()(inputs) is inputs
