@@ -104,7 +104,12 @@ class Transformer(Seq2Seq):
         return [block.cross.prepare(tokens, mask) for block in blocks], records
 
     def start(self, source: Tensor) -> TransformerState:
-        return TransformerState(self._encode(source)[0], [], 0)
+        memories, _ = self._encode(source)
+        # in one piece, or the products of every step would have to bring them there
+        whole = [
+            memory._replace(keys=memory.keys.contiguous(), values=memory.values.contiguous()) for memory in memories
+        ]
+        return TransformerState(whole, [], 0)
 
     def forward(
         self, source: Tensor, target_in: Tensor, target_out: Tensor, smoothing: float = 0.0
