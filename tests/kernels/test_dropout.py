@@ -1,14 +1,11 @@
 """The kernels of dropout are their references, gradients included."""
 
-import shutil
-
 import pytest
 import torch
 
 from attnlab.kernels import dropout
 from attnlab.kernels.dropout import Kept, naive_apply
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernel is compiled by g++")
 CPU = torch.device("cpu")
 
 
@@ -23,7 +20,6 @@ def draw(size, seed=0, probability=0.3):
     return Kept.draw(size, probability, CPU)
 
 
-@needs_compiler
 @pytest.mark.parametrize("shape", [(1,), (7, 5), (3, 11, 17), (300, 400), (0, 4)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_kept_and_its_gradient_are_the_reference_s(compiled, shape, dtype):
@@ -40,7 +36,6 @@ def test_what_is_kept_and_its_gradient_are_the_reference_s(compiled, shape, dtyp
         torch.testing.assert_close(one.double(), other, rtol=torch.finfo(dtype).eps, atol=0)
 
 
-@needs_compiler
 def test_strides_do_not_matter_and_a_gradient_has_a_gradient(compiled):
     inputs = torch.randn(6, 4).t().requires_grad_()
     kept = draw(24)
@@ -51,7 +46,6 @@ def test_strides_do_not_matter_and_a_gradient_has_a_gradient(compiled):
     torch.testing.assert_close(second, 2 * naive_apply(torch.ones(4, 6), kept).square())
 
 
-@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_no_number_stays_none(compiled, dtype):
     special = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, 3e38, -1e-40]).to(dtype).repeat(500)
@@ -59,7 +53,6 @@ def test_what_is_no_number_stays_none(compiled, dtype):
     torch.testing.assert_close(kept.apply(special), naive_apply(special, kept), equal_nan=True)
 
 
-@needs_compiler
 def test_draws_repeat_under_a_seed_with_any_number_of_threads(compiled, threads):
     size = 200_001
     drawn = []
@@ -74,7 +67,6 @@ def test_draws_repeat_under_a_seed_with_any_number_of_threads(compiled, threads)
     assert (first == second).double().mean() < 1e-3, "a draw is not the one before"
 
 
-@needs_compiler
 def test_bits_are_even(compiled):
     """Each of the 16 bits is set half the time, and no two go together."""
     bits = draw(400_000).bits.int()

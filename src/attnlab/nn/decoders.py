@@ -183,7 +183,7 @@ class Decoder(nn.Module, ABC):
         """Step by step. An estimator that samples runs its candidates as copies of the batch, each on its own path."""
         copies = self.attention.estimator.paths if self.training else 1
         batch, length, _ = embedded.shape
-        projected = self.recurrence.project(embedded)
+        projected = self.recurrence.project(embedded, state.halves)
         if copies > 1:
             rows = torch.arange(batch, device=embedded.device).repeat(copies)
             memory, state = memory.select(rows), state.repeat(copies)

@@ -145,9 +145,7 @@ class Transformer(Seq2Seq):
         past, weights = [], []
         for number, (block, memory) in enumerate(zip(self.decoder, state.sources, strict=True)):
             before = state.past[number] if state.past else None
-            inputs, seen, _, candidates = block(
-                inputs, memory, past=before, start=state.steps, maps=True, own_maps=False
-            )
+            inputs, seen, _, candidates = block(inputs, memory, past=before, start=state.steps, maps=True)
             past.append(seen)
             weights.append(candidates.weights.mean(1)[:, 0])  # over heads, [N, S]
         log_probs = self.readout.log_probs(self.decoder_norm(inputs[:, 0]))
