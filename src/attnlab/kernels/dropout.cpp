@@ -1,7 +1,6 @@
 // Dropout: the random bits that decide what is kept, and their application in one pass.
 
-#include <cstdint>
-#include <cstring>
+#include "dropout.h"
 
 namespace {
 
@@ -14,30 +13,15 @@ inline uint64_t mix(uint64_t x) {
     return x ^ (x >> 31);
 }
 
-inline float widen(float x) { return x; }
-inline float widen(uint16_t x) {  // bfloat16: the upper half of a float
-    const uint32_t bits = uint32_t(x) << 16;
-    float found;
-    std::memcpy(&found, &bits, sizeof found);
-    return found;
-}
-
-inline void narrow(float x, float &to) { to = x; }
-inline void narrow(float x, uint16_t &to) {  // to the nearest, of two equally near ones to the even one; NaN stays
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    to = uint16_t(x == x ? rounded : 0x7fc0u);
-}
-
 template <class Number>
-void apply(
-    const Number *inputs, const int16_t *bits, Number *outputs, int64_t count, int16_t threshold, float scale,
-    int64_t threads
-) {
-#pragma omp parallel for simd num_threads(count < LEAST ? 1 : threads) schedule(static)
-    for (int64_t i = 0; i < count; ++i)
-        narrow(widen(inputs[i]) * (bits[i] >= threshold ? scale : 0.0f), outputs[i]);
+void apply(const Number *inputs, const Kept &kept, Number *outputs, int64_t count, int64_t threads) {
+    const auto some = [=](int64_t i, int64_t left) {
+        write(read(inputs + i, left) * kept.factor(i, left), outputs + i, left);
+    };
+    const int64_t whole = count / LANES;
+#pragma omp parallel for num_threads(count < LEAST ? 1 : threads) schedule(static)
+    for (int64_t part = 0; part < whole; ++part) some(part * LANES, LANES);
+    if (whole * LANES < count) some(whole * LANES, count - whole * LANES);
 }
 
 }  // namespace
@@ -55,9 +39,11 @@ void dropout_apply(
     const void *inputs, const int16_t *bits, void *outputs, int64_t count, int64_t threshold, float scale,
     int64_t brain, int64_t threads
 ) {
+    const Kept kept{bits, threshold, scale};
     if (brain)
-        apply((const uint16_t *)inputs, bits, (uint16_t *)outputs, count, int16_t(threshold), scale, threads);
+        apply((const Brain *)inputs, kept, (Brain *)outputs, count, threads);
     else
-        apply((const float *)inputs, bits, (float *)outputs, count, int16_t(threshold), scale, threads);
+        apply((const float *)inputs, kept, (float *)outputs, count, threads);
 }
+
 }

@@ -3,29 +3,12 @@
 //
 // gelu(u) = u Phi(u), with the normal distribution's Phi.
 
+#include "dropout.h"
 #include "products.h"
 
 namespace {
 
 constexpr int64_t ROWS = 96;  // at a time
-
-typedef int16_t Shorts __attribute__((vector_size(LANES * sizeof(int16_t))));
-typedef int32_t Integers __attribute__((vector_size(LANES * sizeof(float))));
-
-// Which elements of the hidden layer dropout keeps: those whose bits are at least the threshold, times `scale`; all
-// where `bits` is null.
-struct Kept {
-    const int16_t *bits;
-    int64_t threshold;
-    float scale;
-
-    Vector factor(int64_t element) const {
-        if (!bits) return Vector{} + 1.0f;
-        Shorts drawn;
-        std::memcpy(&drawn, bits + element, sizeof drawn);
-        return __builtin_convertvector(drawn, Integers) >= int32_t(threshold) ? Vector{} + scale : Vector{};
-    }
-};
 
 struct Sizes {
     int64_t rows, width, hidden, threads;

@@ -51,6 +51,25 @@ inline void put(Register x, Number *to, int64_t count) {
 inline Vector load(const float *from, int64_t count) { return take<Vector>(from, count); }
 inline void store(Vector x, float *to, int64_t count) { put(x, to, count); }
 
+typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+
+struct Brain {  // bfloat16: the upper half of a float
+    uint16_t bits;
+};
+
+inline Vector read(const float *from, int64_t count) { return load(from, count); }
+
+inline Vector read(const Brain *from, int64_t count) {
+    return (Vector)(__builtin_convertvector(take<Halves>(from, count), Bits) << 16);
+}
+
+inline void write(Vector x, float *to, int64_t count) { store(x, to, count); }
+
+inline void write(Vector x, Brain *to, int64_t count) {
+    const Bits bits = (Bits)x, even = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    put(__builtin_convertvector(x == x ? even : Bits{} + 0x7fc0u, Halves), to, count);
+}
+
 inline float total(Vector x) {
     Bits lanes{};
     for (int64_t lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
