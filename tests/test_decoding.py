@@ -203,12 +203,12 @@ def test_a_model_that_can_only_end_gives_empty_outputs(search):
         assert found.weights.shape == (1, 3)
 
 
-@pytest.mark.parametrize(("width", "rows"), [(1, 1), (4, 4)])
-def test_finished_sources_leave_the_batch(width, rows):
+@pytest.mark.parametrize("width", [1, 4])
+def test_finished_sources_leave_the_batch(width):
     model = TableModel()
     beam(model, SOURCES, torch.tensor([1, 2, 2]), BEGIN, END, width, 0.0)
-    assert model.calls[0] == 3 * rows
-    assert model.calls[1] <= 2 * rows
+    assert model.calls[0] == 3  # the beam opens behind the first step
+    assert model.calls[1] <= 2 * width
     model.calls.clear()
     greedy(model, SOURCES, torch.tensor([1, 2, 6]), BEGIN, END)
     assert model.calls[0] == 3

@@ -1,4 +1,4 @@
-"""Search: from a trained model to output sequences, greedily or with a beam, for every estimator. Pure torch.
+"""Search: from a trained model to output sequences, greedily or with a beam, for every estimator.
 
 A model is searched through two methods: `start(source) -> state` and `step(tokens, state) -> (log_probs, weights,
 state)`; a state has `select(rows, same_sources)`. Rows N are hypotheses; k is the beam width.
@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+from attnlab.kernels.steps import largest
 
 S = TypeVar("S", bound="State")
 
@@ -70,31 +72,6 @@ class _Trails:
             row = rows[row]
             weights.append(self._weights[step][row])
         return Hypothesis([t for t in reversed(tokens) if t != end], score, torch.stack(weights[::-1]))
-
-
-_GROUP = 32
-
-
-def largest(offsets: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The largest of offsets [B, k] + values [B, k, V] for each of B, in order, and their places in [k V].
-
-    [B, min(count, k V)] each, as `torch.topk` gives them. Instead of looking at every sum, it puts the values into
-    groups, whose maxima are found with vector instructions, and looks into the groups with the largest ones only.
-    """
-    number, size = values.shape[1:]
-    groups = size // _GROUP
-    if number * groups <= 2 * count:
-        sums = (offsets.unsqueeze(-1) + values).flatten(1)
-        return sums.topk(min(count, sums.shape[1]), 1)
-    maxima = values[..., : groups * _GROUP].unflatten(2, (_GROUP, groups)).amax(2)  # [B, k, groups]
-    chosen = (offsets.unsqueeze(-1) + maxima).flatten(1).topk(count, 1, sorted=False).indices
-    first = chosen // groups * size + chosen % groups
-    members = torch.arange(_GROUP, device=values.device).unsqueeze(1) * groups
-    over = torch.arange(number * size, device=values.device).view(number, size)[:, groups * _GROUP :]  # in no group
-    places = torch.cat([(first.unsqueeze(1) + members).flatten(1), over.flatten().expand(len(values), -1)], 1)
-    sums = offsets.gather(1, places // size) + values.flatten(1).gather(1, places)
-    found, index = sums.topk(count, 1)
-    return found, places.gather(1, index)
 
 
 @torch.no_grad()
@@ -173,21 +150,20 @@ def beam(
     count, device = source.shape[0], source.device
     results: list[Hypothesis | None] = [None] * count
     live = torch.arange(count, device=device)
-    state = model.start(source).select(live.repeat_interleave(width))
+    state = model.start(source)
     trails = _Trails()
-    # log p of the open hypotheses, -inf where there is none
-    open_scores = torch.full((count, width), float("-inf"), device=device).index_fill_(1, live.new_zeros(1), 0.0)
+    open_scores = torch.zeros(count, 1, device=device)  # log p of the open hypotheses; all begin with the same one
     nothing = source.new_zeros((count, width))
-    done = _Complete(torch.full_like(open_scores, float("-inf")), nothing, nothing, nothing)
-    last = source.new_full((count * width,), begin)
+    done = _Complete(torch.full((count, width), float("-inf"), device=device), nothing, nothing, nothing)
+    last = source.new_full((count,), begin)
     step = 0
     while live.numel():
         step += 1
         log_probs, weights, state = model.step(last, state)
         trails.stepped(weights)
-        vocabulary = log_probs.shape[1]
-        scores, flat = largest(open_scores, log_probs.view(len(live), width, vocabulary), 2 * width)
-        row = torch.arange(len(live), device=device).unsqueeze(1) * width + flat // vocabulary
+        opened, vocabulary = open_scores.shape[1], log_probs.shape[1]
+        scores, flat = largest(open_scores, log_probs.view(len(live), opened, vocabulary), 2 * width)
+        row = torch.arange(len(live), device=device).unsqueeze(1) * opened + flat // vocabulary
         token = flat % vocabulary
 
         # an end among the best `width` completes its hypothesis; at the limit, every open one is complete
@@ -198,7 +174,7 @@ def beam(
         penalised = (scores / length_penalty(step, alpha)).masked_fill(~completes, float("-inf"))
         done = done.best(_Complete(penalised, torch.full_like(token, step), row, token))
 
-        open_scores, index = scores.masked_fill(ends, float("-inf")).topk(width, 1)
+        open_scores, index = scores.masked_fill(ends, float("-inf")).topk(min(width, scores.shape[1]), 1)
         row, token = row.gather(1, index), token.gather(1, index)
 
         finished = at_limit.squeeze(1) | (done.scores[:, -1] >= open_scores[:, 0] / length_penalty(step, alpha))
@@ -208,7 +184,7 @@ def beam(
             score = float(penalised * length_penalty(steps, alpha))
             results[source_row] = trails.hypothesis(steps, *where, score, end)
         rows, last = row[kept].flatten(), token[kept].flatten()
-        state = state.select(rows, same_sources=not len(gone))
+        state = state.select(rows, same_sources=opened == open_scores.shape[1] and not len(gone))
         live, open_scores, done = live[kept], open_scores[kept], done.keep(kept)
         trails.goes_on(rows, last)
     return [result for result in results if result is not None]

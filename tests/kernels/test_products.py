@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from attnlab.kernels import products
-from attnlab.kernels.products import Linear, linear
+from attnlab.kernels.products import Linear, Packing, kept, linear, side_by_side
 
 needs_one_dnn = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this build of torch has no oneDNN"
@@ -67,3 +67,62 @@ def test_autocast_is_torch_s_own(served):
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(draw(3, 8), draw(5, 8, seed=1)).dtype == torch.bfloat16
     assert served == [False]
+
+
+@needs_one_dnn
+class TestPacking:
+    """Weights that are laid out once give what they give otherwise."""
+
+    @pytest.fixture(autouse=True)
+    def without_gradients(self, monkeypatch):
+        monkeypatch.delenv("ATTNLAB_KERNELS", raising=False)
+        with torch.no_grad():
+            yield
+
+    @pytest.mark.parametrize("columns", [slice(None), slice(0, 7), slice(7, None)], ids=str)
+    @pytest.mark.parametrize("leading", [(1,), (64,), (3, 7)], ids=str)
+    @pytest.mark.parametrize("half", [False, True])
+    def test_products_are_torch_s(self, leading, columns, half):
+        layer = torch.nn.Linear(20, 37)
+        part = layer.weight[:, columns]
+        inputs = draw(*leading, part.shape[1])
+        expected = F.linear(inputs, part, layer.bias)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half), Packing():
+            for _ in range(2):
+                found = linear(inputs, layer.weight, layer.bias, columns)
+                assert found.dtype == (torch.bfloat16 if half else torch.float32)
+                torch.testing.assert_close(found.float(), expected, **({"rtol": 0.02, "atol": 0.03} if half else {}))
+            assert len(kept()) == (2 if half else 1)  # in half the precision the bias too
+
+    def test_maps_of_the_same_inputs_stand_side_by_side(self):
+        layers, inputs = [torch.nn.Linear(6, 3), torch.nn.Linear(6, 5)], draw(4, 6)
+        expected = torch.cat([layer(inputs) for layer in layers], 1)
+        torch.testing.assert_close(side_by_side(inputs, *layers), expected)
+        with Packing():
+            torch.testing.assert_close(side_by_side(inputs, *layers), expected)
+
+    def test_what_is_made_at_each_call_is_not_kept(self):
+        with Packing():
+            linear(draw(2, 6), draw(3, 6))
+            assert not kept()
+
+    def test_it_ends_with_the_outermost_context_and_may_be_entered_again(self):
+        layer, inputs, packing = torch.nn.Linear(6, 3), draw(2, 6), Packing()
+        with packing, Packing():
+            before = linear(inputs, layer.weight, layer.bias)
+        layer.weight.mul_(2)
+        with packing:
+            assert torch.equal(linear(inputs, layer.weight, layer.bias), before)
+        with Packing():
+            assert not torch.allclose(linear(inputs, layer.weight, layer.bias), before)
+        assert kept() is None
+
+    def test_gradients_read_the_weights_themselves(self):
+        layer, inputs = Linear(6, 3), draw(2, 6)
+        with Packing():
+            layer(inputs)
+            layer.weight.zero_()
+            with torch.enable_grad():
+                layer(inputs).sum().backward()
+                assert torch.equal(layer(inputs), layer.bias.expand(2, -1))
+        assert torch.equal(layer.weight.grad, inputs.sum(0).expand(3, -1))

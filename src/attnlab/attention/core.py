@@ -12,6 +12,7 @@ from attnlab.attention.normalizers import Normalizer, Softmax, refuse_empty_rows
 from attnlab.attention.scores import ScaledDotScore, Score
 from attnlab.attention.selection import MODES, Candidates
 from attnlab.kernels.dot_product import dot_product_attention
+from attnlab.kernels.steps import attend_one
 
 
 class Memory(NamedTuple):
@@ -110,8 +111,10 @@ class Attention(nn.Module):
             follow: give each row one context to feed back; the rows are `estimator.paths` copies of the batch.
             maps: whether the weights are asked for; where they are not, a fused kernel may hide them.
         """
-        if not maps and self.fusible:
+        if self.fusible and not maps:
             return _fused(query, memory)
+        if self.fusible and query.dim() == 4 and query.shape[2] == 1 and not self.training:
+            return _fused_step(query, memory)
         weights = self.weights(query, memory, start)
         if not self.training:
             candidates = MODES[self.mode or self.estimator.mode](weights, memory.values)
@@ -127,6 +130,14 @@ def _fused(query: Tensor, memory: Memory) -> Candidates:
     refuse_empty_rows(memory.mask)
     contexts = dot_product_attention(query, memory.keys, memory.values, memory.mask).unsqueeze(0)
     return Candidates(contexts, contexts.new_zeros(contexts.shape[:-1]), contexts.new_empty(*query.shape[:-1], 0))
+
+
+def _fused_step(query: Tensor, memory: Memory) -> Candidates:
+    """The same of one query [N, H, 1, Q] a row, with its weights."""
+    refuse_empty_rows(memory.mask)
+    contexts, weights = attend_one(query, memory.keys, memory.values, memory.mask)
+    contexts = contexts.unsqueeze(0)
+    return Candidates(contexts, contexts.new_zeros(contexts.shape[:-1]), weights, queries=query)
 
 
 @contextmanager

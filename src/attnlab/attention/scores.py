@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from attnlab.kernels.additive import additive_scores
@@ -47,9 +48,9 @@ class AdditiveScore(Score):
         self.energy = nn.Linear(size, 1, bias=False)
 
     def prepare(self, keys: Tensor) -> Tensor:
-        """Returns U k_j + b, [..., S, A]."""
+        """Returns U k_j + b, [..., S, A]; in the precision of the scores where a search will read them step by step."""
         projected: Tensor = self.key(keys)
-        return projected
+        return projected if torch.is_grad_enabled() else projected.to(torch.promote_types(keys.dtype, torch.float32))
 
     def forward(self, query: Tensor, prepared: Tensor) -> Tensor:
         return additive_scores(self.query(query), prepared, self.energy.weight.squeeze(0))

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from attnlab.kernels.steps import mix
+
 
 class Candidates(NamedTuple):
     """K candidate contexts and where they come from.
@@ -70,7 +72,7 @@ Selection = Callable[[Tensor, Tensor], Candidates]
 
 def expected(weights: Tensor, values: Tensor) -> Candidates:
     """Soft attention: the one context sum_j alpha_j v_j."""
-    contexts = (weights.to(values.dtype) @ values).unsqueeze(0)
+    contexts = mix(weights, values).unsqueeze(0)
     return Candidates(contexts, weights.new_zeros(contexts.shape[:-1]), weights)
 
 

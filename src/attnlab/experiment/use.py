@@ -158,11 +158,14 @@ def translate(
     from attnlab.attention import reading
     from attnlab.data.batching import TokenBatchSampler
     from attnlab.data.ragged import Ragged
+    from attnlab.kernels.products import Packing
 
     rows = Ragged.from_lists(sources)
-    lengths = rows.lengths + 1
+    lengths, packing = rows.lengths + 1, Packing()
     with reading(run.task.model, run.check_mode(mode or run.modes[0])):
         for batch in TokenBatchSampler(lengths, lengths, max_tokens=batch_tokens):
             padded = torch.from_numpy(rows.padded(np.asarray(batch), after=EOS)).to(run.task.device)
-            for row, found in zip(batch, run.task.search(padded, beam, alpha), strict=True):
+            with packing:
+                hypotheses = run.task.search(padded, beam, alpha)
+            for row, found in zip(batch, hypotheses, strict=True):
                 yield row, found._replace(weights=found.weights[:, : int(lengths[row])].float().cpu())

@@ -1,4 +1,8 @@
-"""Linear maps of few rows in single precision, by oneDNN."""
+"""Linear maps without a gradient, by oneDNN."""
+
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -6,19 +10,72 @@ from torch import Tensor, nn
 
 from attnlab.kernels import off, serves
 
+_DTYPES = (torch.float32, torch.bfloat16)
+_EVERY = slice(None)
 
-def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b, as `torch.nn.functional.linear` gives it, for inputs [..., I], weight [O, I] and bias [O].
+Packs = dict[tuple[Any, ...], tuple[tuple[Any, ...], Any]]
+"""By ids, types and the like: what has those ids, and keeps them so, and what was made of it."""
+
+_packs: ContextVar[Packs | None] = ContextVar("_packs", default=None)
+
+
+class Packing:
+    """Within this context `linear` and `side_by_side` bring each weight once, not at each product, into the order and
+    type in which oneDNN reads it. It may be entered again, and keeps what it has; no parameter may change meanwhile. Of
+    contexts within each other the outermost one holds.
+
+    For 64 rows and a readout's many columns that halves the time of a product; for the few of a layer it saves a tenth
+    to a third.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Packs = {}
+        self._outside: list[Packs | None] = []
+
+    def __enter__(self) -> None:
+        outside = _packs.get()
+        self._outside.append(outside)
+        _packs.set(self._kept if outside is None else outside)
+
+    def __exit__(self, *_: object) -> None:
+        _packs.set(self._outside.pop())
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, columns: slice = _EVERY) -> Tensor:
+    """x W^T + b, as `torch.nn.functional.linear` gives it, for inputs [..., I], weight [O, J] and bias [O].
 
     In single precision torch asks MKL, which takes up to twice as long as oneDNN where there are few rows, as in the
-    steps of a search, and a third longer for a readout's many columns. So this asks oneDNN where torch has it, no
-    gradient is wanted and autocast is off; everything else is served by torch's own function.
+    steps of a search, and a third longer for a readout's many columns. So this asks oneDNN where torch has it and no
+    gradient is wanted; everything else is served by torch's own function, and so is autocast, but within `Packing`.
+
+    Args:
+        inputs: x, [..., I].
+        weight: W, [O, J].
+        bias: b, [O].
+        columns: the I of the weight's J columns that are read; all by default.
     """
-    given = (inputs, weight) if bias is None else (inputs, weight, bias)
-    if not _is_served(*given):
-        return F.linear(inputs, weight, bias)
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-    return found
+    packs = kept()
+    if packs is not None and _reads_packs(inputs, weight):
+        dtype = asked(inputs)
+        packed = _packed(packs, (weight,), dtype, columns)
+        if bias is not None and bias.dtype != dtype:
+            bias = _packed(packs, (bias,), dtype) if type(bias) is nn.Parameter else bias.to(dtype)
+        return _product(inputs.to(dtype), packed, bias)
+    part = weight[:, columns]
+    return _product(inputs, part, bias) if _is_served(inputs, part, bias) else F.linear(inputs, part, bias)
+
+
+def side_by_side(inputs: Tensor, *layers: nn.Linear) -> Tensor:
+    """Several linear maps of the same inputs [..., I], with biases, by one product, whose gradient is one too:
+    [..., O_1 + O_2 + ...]."""
+    packs = kept()
+    weights: tuple[Tensor, ...] = tuple(layer.weight for layer in layers)
+    biases: tuple[Tensor, ...] = tuple(layer.bias for layer in layers)
+    if packs is not None and _reads_packs(inputs, *weights, *biases):
+        dtype = asked(inputs)
+        packed, bias = (_packed(packs, given, dtype) for given in (weights, biases))
+        return _product(inputs.to(dtype), packed, bias)
+    return F.linear(inputs, torch.cat(weights), torch.cat(biases))
 
 
 class Linear(nn.Linear):
@@ -28,14 +85,68 @@ class Linear(nn.Linear):
         return linear(inputs, self.weight, self.bias)
 
 
-def _is_served(*tensors: Tensor) -> bool:
+def kept() -> Packs | None:
+    """What `Packing` has kept so far; None outside it, and for the compiler, which does not know contexts."""
+    return None if torch.compiler.is_compiling() else _packs.get()
+
+
+def asked(inputs: Tensor) -> torch.dtype:
+    """The type in which a product of these inputs is asked for."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
+
+
+def _packed(packs: Packs, given: tuple[Tensor, ...], dtype: torch.dtype, columns: slice = _EVERY) -> Tensor:
+    """Weights [O, J] one below the other, their columns packed, or biases [O] one behind the other."""
+    key = (*map(id, given), dtype, columns.start, columns.stop)
+    if key not in packs:
+        whole = torch.cat([x.detach() for x in given]) if len(given) > 1 else given[0].detach()
+        if whole.dim() == 1:
+            packs[key] = given, whole.to(dtype)
+        else:
+            part = whole[:, columns].to(dtype).contiguous()
+            packs[key] = given, torch.ops.mkldnn._reorder_linear_weight(part)
+    found: Tensor = packs[key][1]
+    return found
+
+
+def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return found
+
+
+def _is_served(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    given = (inputs, weight) if bias is None else (inputs, weight, bias)
     return (
-        serves((torch.float32,), *tensors)
-        and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+        serves((torch.float32,), *given)
+        and not (torch.is_grad_enabled() and any(x.requires_grad for x in given))
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._get_mkldnn_enabled()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # not in every build
-        and min(x.numel() for x in tensors) > 0
-        and all(x.is_contiguous() for x in tensors)  # oneDNN takes a hundred times as long for parts of a matrix
+        and min(x.numel() for x in given) > 0
+        and all(x.is_contiguous() for x in given)  # oneDNN takes a hundred times as long for parts of a matrix
+        and _has_one_dnn()
         and not off()
     )
+
+
+def _reads_packs(inputs: Tensor, *parameters: Tensor) -> bool:
+    """Whether a product of these inputs may read packed parameters."""
+    return (
+        not torch.is_grad_enabled()
+        and serves(_DTYPES, inputs, *parameters)
+        and all(type(x) is nn.Parameter for x in parameters)  # others are made anew at each call
+        and (asked(inputs) == torch.float32 or (asked(inputs) == torch.bfloat16 and _has_bfloat16()))
+        and inputs.numel() > 0
+        and inputs.is_contiguous()
+        and _has_one_dnn()
+        and not off()
+    )
+
+
+def _has_one_dnn() -> bool:
+    """Whether oneDNN is there, and may be asked: not every build of torch has it."""
+    return torch._C._get_mkldnn_enabled() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@cache
+def _has_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 on this processor."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

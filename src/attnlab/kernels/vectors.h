@@ -77,6 +77,41 @@ inline float total(Vector x) {
     return x[0];
 }
 
+inline float greatest(Vector x) {
+    Bits lanes{};
+    for (int64_t lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
+    for (uint32_t apart = LANES / 2; apart > 0; apart /= 2) {
+        const Vector other = __builtin_shuffle(x, lanes ^ apart);
+        x = x > other ? x : other;
+    }
+    return x[0];
+}
+
+// 2^y for y <= 0, -infinity included, by a minimax polynomial of 2^(y - n) with the nearest integer n; NaN stays.
+inline Vector power_of_two(Vector y) {
+    const Vector limit = Vector{} - 160.0f;
+    y = y < limit ? limit : y;
+#if defined(__AVX512F__)
+    const Vector n = _mm512_roundscale_ps(y, 0);
+#else
+    constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the lowest bits
+    const Vector shifted = y + magic, n = shifted - magic;
+#endif
+    const Vector x = y - n;
+    Vector p = x * 1.53533614e-4f + 1.33988746e-3f;
+    p = p * x + 9.61843736e-3f;
+    p = p * x + 5.55033247e-2f;
+    p = p * x + 2.40226479e-1f;
+    p = p * x + 6.93147203e-1f;
+    p = p * x + 1.0f;
+#if defined(__AVX512F__)
+    return _mm512_scalef_ps(p, n);
+#else
+    const Vector scaled = p * (Vector)(((Bits)shifted + 127u) << 23);
+    return n < -126.0f ? Vector{} : scaled;
+#endif
+}
+
 // 1 / x for normal x with a normal reciprocal: the processor's estimate and one step of Newton's, to about an ulp.
 inline Vector reciprocal(Vector x) {
 #if defined(__AVX512F__)

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.attention import Candidates, Memory
+from attnlab.kernels.block import Feed, Own, feed_half, own_half, reads_in_place
 from attnlab.kernels.feed_forward import feed_forward
 from attnlab.nn.dropout import Dropout
 from attnlab.nn.multihead import AttentionFactory, MultiHeadAttention
+
+Past = list[Tensor] | Memory
+"""Of self-attention in a search: the projections of each step [N_t, 3 D], where they are read in place, or a memory."""
 
 
 class FeedForward(nn.Sequential):
@@ -108,28 +112,55 @@ class DecoderBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, tokens: Tensor, memory: Memory, *, mask: Tensor | None = None, past: Memory | None = None, start: int = 0,
-        maps: bool = False, own_maps: bool = False,
-    ) -> tuple[Tensor, Memory, Candidates, Candidates]:  # fmt: skip
-        """Decodes tokens [N, T, D], the first at step `start`.
+        self, tokens: Tensor, memory: Memory, *, mask: Tensor, maps: bool = False
+    ) -> tuple[Tensor, Candidates, Candidates]:
+        """Decodes a whole target.
 
         Args:
             tokens: [N, T, D].
             memory: of the source.
-            mask: bool, broadcastable to [N, H, T, T], which of these tokens each may see; None for all.
-            past: of the tokens before these, all of which may be seen.
-            start: the number of tokens before these.
-            maps: whether the weights of the attention to the source are asked for.
-            own_maps: whether those of the self-attention are.
+            mask: bool, broadcastable to [N, H, T, T], which of the tokens each may see.
+            maps: whether the weights are asked for.
 
         Returns:
-            new tokens, the memory of all target tokens so far, and the candidates of both attentions.
+            new tokens, and the candidates of both attentions.
         """
         queries, own = self.own.project(self.own_norm(tokens), mask)
-        if past is not None:
-            own = past.append(own)
-        attended, seen = self.own.attend(queries, own, start, maps=own_maps)
+        attended, seen = self.own.attend(queries, own, maps=maps)
         tokens = tokens + self.dropout(attended.squeeze(0))
-        attended, read = self.cross(self.cross_norm(tokens), memory, start, maps=maps)
+        attended, read = self.cross(self.cross_norm(tokens), memory, maps=maps)
         tokens = tokens + self.dropout(attended.squeeze(0))
-        return tokens + self.dropout(self.feed(self.feed_norm(tokens))), own, seen, read
+        return tokens + self.dropout(self.feed(self.feed_norm(tokens))), seen, read
+
+    def step(
+        self, tokens: Tensor, memory: Memory, past: Past | None, ancestors: Tensor
+    ) -> tuple[Tensor, Past, Candidates]:
+        """One step of a search: as `forward` for one more token, all before which it may see.
+
+        Args:
+            tokens: [N, D].
+            memory: of the source.
+            past: what the last step returned, a memory with the rows [N] of this one; None in the first.
+            ancestors: long [N, T], of each row its row in each step, this one included.
+
+        Returns:
+            new tokens [N, D], the past of the next step, and the candidates of the attention to the source, with their
+            weights.
+        """
+        start = ancestors.shape[1] - 1
+        layers = Own(
+            self.own_norm, (self.own.query, self.own.key_value), self.own.out, self.own.heads, self.cross_norm,
+            self.cross.query,
+        )  # fmt: skip
+        if past is None and self.own.attention.fusible and reads_in_place(tokens, layers):
+            past = []
+        if isinstance(past, list):
+            tokens, queries, projected = own_half(tokens, past, ancestors, layers)
+            past = [*past, projected]
+        else:
+            attended, past = self.own.extend(self.own_norm(tokens).unsqueeze(1), past, start)
+            tokens = tokens + attended.squeeze(1)
+            queries = self.cross.query(self.cross_norm(tokens))
+        contexts, read = self.cross.ask(queries, memory, start)
+        first, _, _, second = cast("tuple[nn.Linear, nn.GELU, Dropout, nn.Linear]", tuple(self.feed))
+        return feed_half(tokens, contexts, Feed(self.cross.out, self.feed_norm, first, second)), past, read

@@ -12,23 +12,22 @@ from attnlab.attention import Candidates, Memory
 from attnlab.kernels.products import Linear
 from attnlab.nn.multihead import AttentionFactory
 from attnlab.nn.recording import Recorder
-from attnlab.nn.recurrent import CellKind, Halves, RecurrentState, RecurrentStep
+from attnlab.nn.recurrent import CellKind, RecurrentState, RecurrentStep
 
 _RECORDED = 8  # steps and source positions of a recording are multiples of this
 
 
 class DecoderState(NamedTuple):
-    """What a decoder carries from step to step: its recurrent state, what it feeds back [N, F] (None if nothing), the
-    number of steps it has made, and weights that are ready for a search."""
+    """What a decoder carries from step to step: its recurrent state, what it feeds back [N, F] (None if nothing), and
+    the number of steps it has made."""
 
     recurrent: RecurrentState
     feed: Tensor | None
     steps: int = 0
-    halves: Halves | None = None
 
     def after(self, recurrent: RecurrentState, feed: Tensor | None) -> "DecoderState":
         """The state one step later."""
-        return self._replace(recurrent=recurrent, feed=feed, steps=self.steps + 1)
+        return DecoderState(recurrent, feed, self.steps + 1)
 
     def select(self, rows: Tensor) -> "DecoderState":
         """The state of the given rows (long [M])."""
@@ -110,9 +109,7 @@ class Decoder(nn.Module, ABC):
         hidden = self.initial_hidden(finals).tanh()
         cell = None if self.initial_cell is None else self.initial_cell(finals)
         feed = finals.new_zeros(finals.shape[0], self.feed_size) if self.feed_size else None
-        return DecoderState(
-            RecurrentState(hidden, cell), feed, halves=None if torch.is_grad_enabled() else self.recurrence.halves()
-        )
+        return DecoderState(RecurrentState(hidden, cell), feed)
 
     @abstractmethod
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
@@ -133,7 +130,7 @@ class Decoder(nn.Module, ABC):
 
     def step(self, embedded: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, Candidates, DecoderState]:
         """One step of a search from embeddings [N, E]: features [K, N, R], candidates (T = 1) and the new state."""
-        state, candidates = self.advance(self.recurrence.project(embedded, state.halves), memory, state)
+        state, candidates = self.advance(self.recurrence.project(embedded), memory, state)
         hidden = state.recurrent.hidden[:, -1:]
         feed = None if state.feed is None else state.feed.unsqueeze(1)
         return self.features(hidden, feed, candidates.contexts, embedded.unsqueeze(1)).squeeze(2), candidates, state
@@ -183,7 +180,7 @@ class Decoder(nn.Module, ABC):
         """Step by step. An estimator that samples runs its candidates as copies of the batch, each on its own path."""
         copies = self.attention.estimator.paths if self.training else 1
         batch, length, _ = embedded.shape
-        projected = self.recurrence.project(embedded, state.halves)
+        projected = self.recurrence.project(embedded)
         if copies > 1:
             rows = torch.arange(batch, device=embedded.device).repeat(copies)
             memory, state = memory.select(rows), state.repeat(copies)
@@ -259,7 +256,7 @@ class LuongDecoder(Decoder):
         return combined.tanh()
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
-        recurrent = self.recurrence.step(projected, state.feed, state.recurrent, state.halves)
+        recurrent = self.recurrence.step(projected, state.feed, state.recurrent)
         hidden = recurrent.hidden[:, -1:]
         candidates: Candidates = self.attention(hidden, memory, state.steps, follow=self.feed_size > 0)
         feed = self._combine(hidden.squeeze(1), self._only(candidates)) if self.feed_size else None
@@ -300,7 +297,7 @@ class BahdanauDecoder(Decoder):
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
         candidates: Candidates = self.attention(state.recurrent.hidden[:, -1:], memory, state.steps, follow=True)
         context = self._only(candidates)
-        recurrent = self.recurrence.step(projected, context, state.recurrent, state.halves)
+        recurrent = self.recurrence.step(projected, context, state.recurrent)
         return state.after(recurrent, context), candidates
 
     def features(self, hidden: Tensor, feed: Tensor | None, contexts: Tensor, embedded: Tensor) -> Tensor:

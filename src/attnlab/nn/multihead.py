@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attnlab.attention import Attention, Candidates, Expectation, Memory, ScaledDotScore, Softmax
 from attnlab.kernels.dot_product import chunk
-from attnlab.kernels.products import Linear
+from attnlab.kernels.products import Linear, side_by_side
 
 AttentionFactory = Callable[..., Attention]
 """(query_size=Q, key_size=D) -> Attention, a new one at each call."""
@@ -55,14 +55,19 @@ class MultiHeadAttention(nn.Module):
         return self.attention.prepare(values, mask, keys=keys)
 
     def project(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """The queries [N, H, T, D / H] of inputs [N, T, D] and what attention reads of the same inputs; for a backward
-        pass by one product, whose gradient is one too."""
-        if not torch.is_grad_enabled():
-            return self._split(self.query(inputs)), self.prepare(inputs, mask)
-        layers = (self.query, self.key_value)
-        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-        queries, keys, values = (self._split(part) for part in chunk(nn.functional.linear(inputs, weight, bias), 3))
+        """The queries [N, H, T, D / H] of inputs [N, T, D] and what attention reads of the same inputs."""
+        parts = chunk(side_by_side(inputs, self.query, self.key_value), 3)
+        queries, keys, values = (self._split(part) for part in parts)
         return queries, self.attention.prepare(values, mask, keys=keys)
+
+    def extend(self, inputs: Tensor, past: Memory | None, start: int) -> tuple[Tensor, Memory]:
+        """A step of self-attention in a search: inputs [N, 1, D], at target step `start`, attend to themselves and to
+        the past. Returns outputs [N, 1, D], and the past of the next step."""
+        queries, own = self.project(inputs)
+        if past is not None:
+            own = past.append(own)
+        attended, _ = self.attend(queries, own, start)
+        return attended.squeeze(0), own
 
     def forward(
         self, inputs: Tensor, memory: Memory, start: int = 0, *, follow: bool = True, maps: bool = False
@@ -89,6 +94,12 @@ class MultiHeadAttention(nn.Module):
         candidates: Candidates = self.attention(queries, memory, start, follow=follow, maps=maps)
         outputs: Tensor = self.out(candidates.contexts.transpose(-3, -2).flatten(-2))
         return outputs, candidates
+
+    def ask(self, queries: Tensor, memory: Memory, start: int) -> tuple[Tensor, Candidates]:
+        """As `attend` for one query a row [N, D] in evaluation: contexts [N, D], not yet through the output layer, and
+        the candidates with their weights."""
+        candidates: Candidates = self.attention(queries.view(len(queries), self.heads, 1, -1), memory, start)
+        return candidates.contexts[0].flatten(1), candidates
 
     def _split(self, inputs: Tensor) -> Tensor:
         """[N, S, D] -> [N, H, S, D / H]."""

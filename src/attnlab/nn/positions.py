@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +58,10 @@ class SinusoidalPositions(Positions):
         return self.table
 
 
+@lru_cache(256)
 def sinusoids(length: int, size: int, start: int = 0) -> Tensor:
     """Position encodings [length, size] from `start` on: sine and cosine of p / 10000^(2i / size) (Vaswani et al. 2017,
-    section 3.5)."""
+    section 3.5). They are kept, and not to be changed."""
     rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
     angles = torch.arange(start, start + length).unsqueeze(1) * rates  # [length, size / 2]
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :size]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from attnlab.kernels.products import linear
+from attnlab.kernels.steps import log_softmax
 
 _ROWS = 32  # the number of rows that are read out is rounded up to a multiple of this
 _TYPES = 16  # and that of types, for the rows of logits begin at whole cache lines then
@@ -101,8 +102,7 @@ class VocabularyReadout(nn.Module):
 
     def log_probs(self, features: Tensor) -> Tensor:
         """Returns log-probabilities [..., V] of features [..., R]."""
-        logits = linear(features, self.linear.weight, self.linear.bias)
-        return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return log_softmax(linear(features, self.linear.weight, self.linear.bias))
 
     def forward(self, features: Tensor, targets: Tensor, mask: Tensor, smoothing: float = 0.0) -> Tensor:
         """Returns log p(y) for every candidate, 0 at masked positions, without work on those.

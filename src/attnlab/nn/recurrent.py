@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.kernels.products import linear
+from attnlab.kernels.steps import lstm_cell
 from attnlab.nn.dropout import Dropout
 from attnlab.nn.loop import LoopLinear
 
@@ -84,14 +85,6 @@ class _LoopWeights(NamedTuple):
     recurrent: list[LoopLinear]
 
 
-class Halves(NamedTuple):
-    """The first layer's weights for the known half of its input and for the fed half, and its bias."""
-
-    known: Tensor
-    fed: Tensor
-    bias: Tensor
-
-
 class RecurrentStep(nn.Module):
     """A recurrent stack that can run fused over a sequence or one step at a time, on the same parameters.
 
@@ -130,23 +123,11 @@ class RecurrentStep(nn.Module):
         outputs, (last, cell) = self.rnn(inputs, (hidden, state.cell.transpose(0, 1).contiguous()))
         return outputs, RecurrentState(last.transpose(0, 1), cell.transpose(0, 1))
 
-    def halves(self) -> Halves:
-        """The first layer's weights for either half of its input; where no gradient is wanted, as in a search, in the
-        place and type that products ask for, so that no step need bring them there."""
+    def project(self, inputs: Tensor) -> Tensor:
+        """Projects the known half of the input, [N, ..., I], to the first layer's gates, [N, ..., G H]."""
         w_ih, _, b_ih, b_hh = self._weights(0)
         # an LSTM adds both biases; a GRU gates the recurrent one, which therefore stays in the step
-        bias = b_ih + b_hh if self.kind == "lstm" else b_ih
-        halves = Halves(w_ih[:, : self.input_size], w_ih[:, self.input_size :], bias)
-        if torch.is_grad_enabled():
-            return halves
-        device = w_ih.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else w_ih.dtype
-        return Halves(*(x.to(dtype).contiguous() for x in halves))
-
-    def project(self, inputs: Tensor, halves: Halves | None = None) -> Tensor:
-        """Projects the known half of the input, [N, ..., I], to the first layer's gates, [N, ..., G H]."""
-        known, _, bias = self.halves() if halves is None else halves
-        return linear(inputs, known, bias)
+        return linear(inputs, w_ih, b_ih + b_hh if self.kind == "lstm" else b_ih, slice(0, self.input_size))
 
     @contextmanager
     def looping(self) -> Iterator[None]:
@@ -160,13 +141,11 @@ class RecurrentStep(nn.Module):
         finally:
             self._loop = None
 
-    def _input(self, layer: int, below: Tensor, halves: Halves | None) -> Tensor:
+    def _input(self, layer: int, below: Tensor) -> Tensor:
         """What a layer's gates get from below: from what is fed (layer 0) or from the layer before, without biases."""
         if self._loop is not None:
             return self._loop.inputs[layer](below)
-        if layer == 0:
-            return linear(below, (self.halves() if halves is None else halves).fed)
-        return linear(below, self._weights(layer)[0])
+        return linear(below, self._weights(layer)[0], columns=slice(self.input_size if layer == 0 else 0, None))
 
     def _recurrent(self, layer: int, hidden: Tensor) -> Tensor:
         """What a layer's gates get from its own last state, without biases."""
@@ -174,23 +153,20 @@ class RecurrentStep(nn.Module):
             return self._loop.recurrent[layer](hidden)
         return linear(hidden, self._weights(layer)[1])
 
-    def step(
-        self, projected: Tensor, feed: Tensor | None, state: RecurrentState, halves: Halves | None = None
-    ) -> RecurrentState:
+    def step(self, projected: Tensor, feed: Tensor | None, state: RecurrentState) -> RecurrentState:
         """One step from the projected input [N, G H] and the fed half [N, F]: the new state."""
         hiddens: list[Tensor] = []
         cells: list[Tensor] = []
-        gates = projected if feed is None else projected + self._input(0, feed, halves)
+        gates = projected if feed is None else projected + self._input(0, feed)
         for layer in range(self.layers):
             _, _, b_ih, b_hh = self._weights(layer)
             if layer > 0:
                 below = F.dropout(hiddens[-1], self.dropout, self.training)
-                gates = self._input(layer, below, halves) + (b_ih + b_hh if self.kind == "lstm" else b_ih)
+                gates = self._input(layer, below) + (b_ih + b_hh if self.kind == "lstm" else b_ih)
             hidden = state.hidden[:, layer]
             if state.cell is not None:
-                i, f, g, o = (gates + self._recurrent(layer, hidden)).chunk(4, -1)
-                cell = f.sigmoid() * state.cell[:, layer] + i.sigmoid() * g.tanh()
-                hiddens.append(o.sigmoid() * cell.tanh())
+                hidden, cell = lstm_cell(gates, self._recurrent(layer, hidden), state.cell[:, layer])
+                hiddens.append(hidden)
                 cells.append(cell)
             else:
                 r_in, z_in, n_in = gates.chunk(3, -1)

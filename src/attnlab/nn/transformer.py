@@ -1,12 +1,13 @@
 """The Transformer encoder-decoder, with any attention to the source or everywhere."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from attnlab.attention import Candidates, Estimator, Memory, Objective
-from attnlab.nn.blocks import DecoderBlock, EncoderBlock
+from attnlab.nn.blocks import DecoderBlock, EncoderBlock, Past
 from attnlab.nn.multihead import SCALED, AttentionFactory, share_estimator
 from attnlab.nn.positions import sinusoids
 from attnlab.nn.readout import VocabularyReadout
@@ -15,16 +16,23 @@ from attnlab.nn.sizes import at_least_one
 
 
 class TransformerState(NamedTuple):
-    """What a search carries from step to step: of each block the source and the target so far; the rows come first."""
+    """What a search carries from step to step.
+
+    Attributes:
+        sources: what each block reads of the sources; the rows come first.
+        past: what each block's self-attention reads of the target so far.
+        ancestors: long [N, T], of each row its row in each of the steps so far.
+    """
 
     sources: list[Memory]
-    past: list[Memory]
-    steps: int
+    past: list[Past]
+    ancestors: Tensor
 
     def select(self, rows: Tensor, same_sources: bool = False) -> "TransformerState":
         """The state of the given rows (long [M]); see `attnlab.decoding.State`."""
         sources = self.sources if same_sources else [memory.select(rows) for memory in self.sources]
-        return TransformerState(sources, [memory.select(rows) for memory in self.past], self.steps)
+        past = [part.select(rows) if isinstance(part, Memory) else part for part in self.past]
+        return TransformerState(sources, past, self.ancestors[rows])
 
 
 class Transformer(Seq2Seq):
@@ -109,7 +117,7 @@ class Transformer(Seq2Seq):
         whole = [
             memory._replace(keys=memory.keys.contiguous(), values=memory.values.contiguous()) for memory in memories
         ]
-        return TransformerState(whole, [], 0)
+        return TransformerState(whole, [], source.new_empty(len(source), 0))
 
     def forward(
         self, source: Tensor, target_in: Tensor, target_out: Tensor, smoothing: float = 0.0
@@ -125,9 +133,7 @@ class Transformer(Seq2Seq):
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
         own, cross = [], []
         for block, memory in zip(self.decoder, memories, strict=True):
-            tokens, _, seen, read = block(
-                tokens, memory, mask=causal, maps=not self.training, own_maps=not self.training
-            )
+            tokens, seen, read = block(tokens, memory, mask=causal, maps=not self.training)
             own.append(seen)
             cross.append(read)
         features = self.decoder_norm(tokens).view(copies, *target_in.shape, -1)
@@ -141,15 +147,19 @@ class Transformer(Seq2Seq):
         return self.estimator.objective(log_likelihoods, candidates, mask, fed=True)
 
     def step(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, Tensor, TransformerState]:
-        inputs = self._positioned(self.target_embedding, tokens.unsqueeze(1), state.steps)
+        sources, before, ancestors = state
+        inputs = self._positioned(self.target_embedding, tokens.unsqueeze(1), ancestors.shape[1]).squeeze(1)
+        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+        ancestors = torch.cat([ancestors, rows], 1)
         past, weights = [], []
-        for number, (block, memory) in enumerate(zip(self.decoder, state.sources, strict=True)):
-            before = state.past[number] if state.past else None
-            inputs, seen, _, candidates = block(inputs, memory, past=before, start=state.steps, maps=True)
-            past.append(seen)
-            weights.append(candidates.weights.mean(1)[:, 0])  # over heads, [N, S]
-        log_probs = self.readout.log_probs(self.decoder_norm(inputs[:, 0]))
-        return log_probs, torch.stack(weights).mean(0), TransformerState(state.sources, past, state.steps + 1)
+        carried: Sequence[Past | None] = before or [None] * len(sources)
+        blocks = cast(list[DecoderBlock], self.decoder)
+        for block, memory, own in zip(blocks, sources, carried, strict=True):
+            inputs, own, read = block.step(inputs, memory, own, ancestors)
+            past.append(own)
+            weights.append(read.weights)  # [N, H, 1, S]
+        log_probs = self.readout.log_probs(self.decoder_norm(inputs))
+        return log_probs, torch.cat(weights, 1).mean(1)[:, 0], TransformerState(sources, past, ancestors)
 
 
 def _credit(cross: list[Candidates], own: list[Candidates], copies: int) -> Candidates:

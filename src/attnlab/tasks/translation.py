@@ -7,6 +7,7 @@ from attnlab.data.tokenizers import BOS, EOS, PAD
 from attnlab.data.translation import TranslationData
 from attnlab.decoding import Hypothesis, beam, greedy, length_limits
 from attnlab.evaluation.text import corpus_scores
+from attnlab.kernels.products import Packing
 from attnlab.tasks.base import Likelihoods, Task, frequency_entropy
 from attnlab.tasks.distributed import merged
 
@@ -35,15 +36,18 @@ class TranslationTask(Task):
 
     def on_validation_epoch_start(self) -> None:
         self._decoded: dict[int, list[int]] = {}  # tokens by row
+        self._packing = Packing()  # of the weights of this epoch
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         likelihood, count = self.log_likelihood(batch)
         self.log_mean({"val/loss": -likelihood / count}, count)
-        hypotheses = self.search(batch.source)
+        with self._packing:
+            hypotheses = self.search(batch.source)
         tokens = (hypothesis.tokens for hypothesis in hypotheses)
         self._decoded |= dict(zip(batch.index.tolist(), tokens, strict=True))
 
     def on_validation_epoch_end(self) -> None:
+        del self._packing
         data = self.trainer.datamodule
         references = data.references("validation")
         decoded = merged(self._decoded)
@@ -55,6 +59,7 @@ class TranslationTask(Task):
     def search(self, source: Tensor, width: int = 1, alpha: float = 1.0) -> list[Hypothesis]:
         """Decodes sources [B, S], greedily (width 1) or by beam search with length penalty alpha."""
         limits = length_limits(source, PAD)
-        if width == 1:
-            return greedy(self.model, source, limits, BOS, EOS)
-        return beam(self.model, source, limits, BOS, EOS, width, alpha)
+        with Packing():
+            if width == 1:
+                return greedy(self.model, source, limits, BOS, EOS)
+            return beam(self.model, source, limits, BOS, EOS, width, alpha)

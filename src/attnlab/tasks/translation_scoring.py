@@ -15,6 +15,7 @@ from attnlab.evaluation.alignment import (
     word_weights,
 )
 from attnlab.evaluation.text import corpus_scores
+from attnlab.kernels.products import Packing
 from attnlab.tasks.scoring import Outcome
 from attnlab.tasks.translation import TranslationTask
 
@@ -55,11 +56,13 @@ def score(
     hypotheses: dict[int, Hypothesis] = {}
     weights: dict[int, Tensor] = {}
     likelihood, tokens, spread, seconds = 0.0, 0, 0.0, 0.0
+    packing = Packing()
     for batch in data.loader(split):
         batch = type(batch)(*(part.to(task.device) for part in batch))
         index = batch.index.tolist()
         begun = time.perf_counter()
-        found = task.search(batch.source, beam, alpha)
+        with packing:
+            found = task.search(batch.source, beam, alpha)
         seconds += time.perf_counter() - begun
         hypotheses |= dict(zip(index, found, strict=True))
         with torch.no_grad():

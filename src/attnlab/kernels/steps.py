@@ -1,0 +1,219 @@
+"""What the steps of a search do beside products, each in one pass.
+
+Kernels for the processor, in single precision or bfloat16, where no gradient is wanted. Everything else is served by
+the references: other devices and types, subclasses of tensors, the transforms of torch.func, graphs that are traced or
+compiled, machines without a compiler, and ATTNLAB_KERNELS=off.
+"""
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from attnlab.kernels import load, serves
+
+_DTYPES = (torch.float32, torch.bfloat16)
+_MOST = 64  # of the largest: more of them are better found by sorting
+
+
+def attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention of one query a row (Vaswani et al. 2017, equation 1), with its weights.
+
+    Args:
+        query: [N, H, 1, d].
+        key: [N, H, S, d].
+        value: [N, H, S, d].
+        mask: bool, broadcastable to [N, H, 1, S], True at keys that may be seen; at least one in every row.
+
+    Returns:
+        Contexts [N, H, 1, d] and weights [N, H, 1, S], these in single precision or wider.
+    """
+    items, heads, _, width = query.shape
+    positions = key.shape[2]
+    if not (
+        _is_served(query, key, value)
+        and query.dtype == key.dtype == value.dtype
+        and key.shape == value.shape == (items, heads, positions, width)
+        and key.stride() == value.stride()
+        and query.stride(3) == key.stride(3) == 1
+        and (mask is None or serves((torch.bool,), mask))
+        and (kernel := _kernel()) is not None
+    ):
+        return naive_attend_one(query, key, value, mask)
+    item, head, position, _ = key.stride()
+    apart = (value.data_ptr() - key.data_ptr()) // key.itemsize
+    keys = Keys(key.data_ptr(), None, item, head, position, None, 0, 0, apart)
+    seen = _Mask()
+    if mask is not None:
+        given = mask.expand(items, heads, 1, positions).stride()
+        seen = _Mask(mask.data_ptr(), given[0], given[1], given[3])
+    contexts = query.new_empty(items, heads, 1, width)
+    weights = query.new_empty(items, heads, 1, positions, dtype=torch.float32)
+    sizes = _Sizes(items, heads, positions, width, torch.get_num_threads())
+    kernel.steps_attend(
+        query.data_ptr(), query.stride(0), query.stride(1), ctypes.byref(keys), ctypes.byref(seen),
+        contexts.data_ptr(), weights.data_ptr(), ctypes.byref(sizes), query.dtype == torch.bfloat16,
+    )  # fmt: skip
+    return contexts, weights
+
+
+def naive_attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The reference of `attend_one`."""
+    scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return weights.to(value.dtype) @ value, weights
+
+
+def mix(weights: Tensor, values: Tensor) -> Tensor:
+    """The context of one query a row: weights [N, 1, S] over values [N, S, D] -> [N, 1, D], of the values' dtype."""
+    if not (
+        _is_served(weights, values)
+        and weights.dtype == torch.float32
+        and values.stride(-1) == 1
+        and weights.shape == (len(values), 1, values.shape[1])
+        and weights.is_contiguous()
+        and (kernel := _kernel()) is not None
+    ):
+        return naive_mix(weights, values)
+    rows, positions, width = values.shape
+    contexts = values.new_empty(rows, 1, width)
+    kernel.steps_mix(
+        weights.data_ptr(), values.data_ptr(), values.stride(0), values.stride(1), contexts.data_ptr(), rows, positions,
+        width, torch.get_num_threads(), values.dtype == torch.bfloat16,
+    )  # fmt: skip
+    return contexts
+
+
+def naive_mix(weights: Tensor, values: Tensor) -> Tensor:
+    """The reference of `mix`, for any queries and leading dimensions; it has gradients."""
+    return weights.to(values.dtype) @ values
+
+
+def lstm_cell(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """The gates of an LSTM (Hochreiter and Schmidhuber 1997, with forget gates, in torch's order).
+
+    Args:
+        inputs: what the gates get from the input, with the biases, [N, 4 H].
+        recurrent: what they get from the last hidden state, [N, 4 H].
+        cell: the last cell, [N, H].
+
+    Returns:
+        the hidden state and the cell, [N, H] each.
+    """
+    if not (
+        _is_served(inputs, recurrent, cell)
+        and inputs.dtype == recurrent.dtype == cell.dtype
+        and inputs.is_contiguous()
+        and recurrent.is_contiguous()
+        and cell.stride(1) == 1
+        and (kernel := _kernel()) is not None
+    ):
+        return naive_lstm_cell(inputs, recurrent, cell)
+    rows, size = cell.shape
+    hidden, new = cell.new_empty(rows, size), cell.new_empty(rows, size)
+    kernel.steps_lstm(
+        inputs.data_ptr(), recurrent.data_ptr(), cell.data_ptr(), cell.stride(0), hidden.data_ptr(), new.data_ptr(),
+        rows, size, torch.get_num_threads(), cell.dtype == torch.bfloat16,
+    )  # fmt: skip
+    return hidden, new
+
+
+def naive_lstm_cell(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """The reference of `lstm_cell`; it has gradients."""
+    i, f, g, o = (inputs + recurrent).chunk(4, -1)
+    new = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+    return o.sigmoid() * new.tanh(), new
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """The logarithm of the softmax of logits [..., V], in single precision or wider."""
+    if not (_is_served(logits) and logits.is_contiguous() and (kernel := _kernel()) is not None):
+        return naive_log_softmax(logits)
+    found = torch.empty_like(logits, dtype=torch.float32)
+    size = logits.shape[-1]
+    kernel.steps_log_softmax(
+        logits.data_ptr(), found.data_ptr(), logits.numel() // size, size, torch.get_num_threads(),
+        logits.dtype == torch.bfloat16,
+    )  # fmt: skip
+    return found
+
+
+def naive_log_softmax(logits: Tensor) -> Tensor:
+    """The reference of `log_softmax`; it has gradients."""
+    return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def largest(offsets: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of offsets [B, k] + values [B, k, V] for each of B, in order, and their places in [k V].
+
+    [B, min(count, k V)] each, as `torch.topk` gives them.
+    """
+    items, rows, size = values.shape
+    count = min(count, rows * size)
+    if not (
+        _is_served(offsets, values)
+        and offsets.dtype == values.dtype == torch.float32
+        and offsets.is_contiguous()
+        and values.is_contiguous()
+        and count <= _MOST
+        and (kernel := _kernel()) is not None
+    ):
+        return naive_largest(offsets, values, count)
+    found = values.new_empty(items, count)
+    places = torch.empty(items, count, dtype=torch.int64)
+    kernel.steps_largest(
+        offsets.data_ptr(), values.data_ptr(), items, rows, size, count, found.data_ptr(), places.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return found, places
+
+
+def naive_largest(offsets: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The reference of `largest`."""
+    sums = (offsets.unsqueeze(-1) + values).flatten(1)
+    found, places = sums.topk(min(count, sums.shape[1]), 1)
+    return found, places
+
+
+def _is_served(*given: Tensor) -> bool:
+    return (
+        serves(_DTYPES, *given)
+        and not (torch.is_grad_enabled() and any(x.requires_grad for x in given))
+        and min(x.numel() for x in given) > 0
+    )
+
+
+class Keys(ctypes.Structure):
+    """Keys and values, as query.h has them."""
+
+    _fields_ = (
+        ("at", ctypes.c_void_p), ("steps", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("item", "head", "position")),
+        ("rows", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("down", "along", "value")),
+    )  # fmt: skip
+
+
+class _Mask(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("item", "head", "position")))
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("rows", "heads", "positions", "width", "threads"))
+
+
+@cache
+def _kernel() -> ctypes.CDLL | None:
+    library = load("steps")
+    if library is not None:
+        at, number = ctypes.c_void_p, ctypes.c_int64
+        library.steps_attend.argtypes = [at, number, number, at, at, at, at, at, number]
+        library.steps_mix.argtypes = [at, at, number, number, at, *[number] * 5]
+        library.steps_lstm.argtypes = [at, at, at, number, at, at, *[number] * 4]
+        library.steps_log_softmax.argtypes = [at, at, *[number] * 4]
+        library.steps_largest.argtypes = [at, at, *[number] * 4, at, at, number]
+        for name in ("attend", "mix", "lstm", "log_softmax", "largest"):
+            getattr(library, f"steps_{name}").restype = None
+    return library
