@@ -295,15 +295,37 @@ def turns(
 
     A part that knows better than the clock what counts returns its seconds.
     """
+    return in_turn({"": part}, repeats, retries, warmup, watch)[""]
+
+
+def in_turn(
+    parts: dict[T, Callable[[], float | None]],
+    repeats: int,
+    retries: int,
+    warmup: int = 0,
+    watch: type[Pressure] | type[Others] = Pressure,
+) -> dict[T, Turns]:
+    """`turns` of several parts, one turn of each after the other, lest a machine that slows down tell against one."""
     for _ in range(warmup):
-        part()
+        for part in parts.values():
+            part()
     synchronize()
-    found: list[tuple[float, float | None]] = []
-    while len(found) < repeats + retries and sum(not is_void(waited) for _, waited in found) < repeats:
-        pressure, begun = watch(), time.perf_counter()
-        own = part()
-        synchronize()
-        found.append((time.perf_counter() - begun if own is None else own, pressure.share()))
+    found: dict[T, list[tuple[float, float | None]]] = {name: [] for name in parts}
+
+    def lacking(name: T) -> bool:
+        good = sum(not is_void(waited) for _, waited in found[name])
+        return good < repeats and len(found[name]) < repeats + retries
+
+    while left := [name for name in parts if lacking(name)]:
+        for name in left:
+            pressure, begun = watch(), time.perf_counter()
+            own = parts[name]()
+            synchronize()
+            found[name].append((time.perf_counter() - begun if own is None else own, pressure.share()))
+    return {name: _counted(taken) for name, taken in found.items()}
+
+
+def _counted(found: list[tuple[float, float | None]]) -> Turns:
     good = [turn for turn in found if not is_void(turn[1])]
     counted = good or found
     pressures = [waited for _, waited in counted if waited is not None]

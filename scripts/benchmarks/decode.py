@@ -11,13 +11,14 @@ OpenNMT-py, where it is installed, searches the same batches with a model of the
 (of width 1 for greedy), which ends in the same way, in fp32; `ratio` is to it. On a GPU fp32 is without TF32 in both;
 tf32 is fp32 with it, and its ratio is to fp32 too. Where its search fails, it is left out, and a sentence says so.
 
-A turn is the whole test set: batches of like lengths, search, and the hypotheses as text. The figures are medians over
-turns that are not void.
+A turn is the whole test set: batches of like lengths, search, and the hypotheses as text. All that search with one
+beam width, both toolkits and all models and precisions, take their turns one after the other, lest a machine that slows
+down tell against one of them. The figures are medians over turns that are not void.
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,26 +92,18 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     subjects = _untrained(options) if options.run is None else [_trained(options)]
     rows: list[dict[str, Any]] = []
     theirs: dict[tuple[str, int], float] = {}  # sentences per second, of a model and beam width
-    for beam, subject in product(options.beams, subjects):
-        ours = subject.toolkit == "attnlab"
-        for precision in options.precision if ours else ["fp32"]:
-            try:
-                row = _row(subject, precision, beam, options)
-            except Exception as error:  # from others' code anything may come; the other rows are still worth having
-                if ours:
-                    raise
-                console.print(
-                    f"{subject.toolkit} {subject.name}, beam {beam} is left out: {type(error).__name__}: {error}",
-                    highlight=False, markup=False, soft_wrap=True,
-                )  # fmt: skip
-                continue
+    for beam in options.beams:
+        searches = {search: search.turn for search in _searches(subjects, beam, options.precision, console)}
+        taken = _machine.in_turn(searches, options.repeats, options.retries, options.warmup)
+        for search, measured in taken.items():
+            subject, row = search.subject, search.row(measured)
             rate = row["sentences_per_second"]
-            if not ours:
+            if subject.toolkit != "attnlab":
                 theirs[subject.name, beam] = rate
-            other = theirs.get((subject.name, beam)) if ours else None
+            other = theirs.get((subject.name, beam)) if subject.toolkit == "attnlab" else None
             rows.append(row | {"ratio": None if other is None else rate / other})
             console.print(
-                f"{subject.toolkit} {subject.name}, {precision}, beam {beam}: {rate:,.1f} sentences/s",
+                f"{subject.toolkit} {subject.name}, {search.precision}, beam {beam}: {rate:,.1f} sentences/s",
                 highlight=False, markup=False, soft_wrap=True,
             )  # fmt: skip
     data = subjects[0].data
@@ -236,36 +229,60 @@ def _forced(model: Any) -> _peers.Searching:
     return search
 
 
-def _row(subject: Subject, precision: str, beam: int, options: argparse.Namespace) -> dict[str, Any]:
-    import torch
+class Search:
+    """Turns of a subject in a precision with a beam width."""
 
-    data, count = subject.data, len(subject.data.splits["test"])
-    pair = data.tokenizers
-    assert pair is not None
-    made: dict[int, int] = {}  # steps of each sentence
+    def __init__(self, subject: Subject, precision: str, beam: int) -> None:
+        self.subject, self.precision, self.beam = subject, precision, beam
+        self._steps: dict[int, int] = {}  # of each sentence
 
-    def turn() -> None:
+    def turn(self) -> None:
+        import torch
+
+        from attnlab.kernels.products import Packing
+
+        data, packing = self.subject.data, Packing()  # as `translate.py` searches, and only for ours
+        pair = data.tokenizers
+        assert pair is not None
+        half = self.precision == "bf16"
         texts = {}
-        for batch in data.loader("test"):
-            with torch.autocast(_machine.device(), torch.bfloat16, enabled=precision == "bf16"):
-                found = subject.search(batch, beam)
-            for index, (tokens, steps) in zip(batch.index.tolist(), found, strict=True):
-                texts[index] = pair.target.decode(tokens)
-                made[index] = steps
+        with _machine.arithmetic(self.precision), torch.autocast(_machine.device(), torch.bfloat16, enabled=half):
+            for batch in data.loader("test"):
+                with packing:
+                    found = self.subject.search(batch, self.beam)
+                for index, (tokens, steps) in zip(batch.index.tolist(), found, strict=True):
+                    texts[index] = pair.target.decode(tokens)
+                    self._steps[index] = steps
 
-    with _machine.arithmetic(precision):
-        measured = _machine.turns(turn, options.repeats, options.retries, options.warmup)
-    spread = measured.spread()
-    steps = sum(made.values())
-    rate = count / spread["seconds"]
-    return {
-        "toolkit": subject.toolkit, "model": subject.name, "precision": precision, "beam": beam,
-        "sentences_per_second": rate,
-        "sentences_per_second_min": count / spread["seconds_max"],
-        "sentences_per_second_max": count / spread["seconds_min"],
-        "tokens_per_second": steps / spread["seconds"], "tokens": steps,
-        "parameters": subject.parameters,
-    } | {name: spread[name] for name in ("repeats", "cpu_pressure", "void")}  # fmt: skip
+    def row(self, measured: _machine.Turns) -> dict[str, Any]:
+        spread, count = measured.spread(), len(self.subject.data.splits["test"])
+        steps = sum(self._steps.values())
+        return {
+            "toolkit": self.subject.toolkit, "model": self.subject.name, "precision": self.precision, "beam": self.beam,
+            "sentences_per_second": count / spread["seconds"],
+            "sentences_per_second_min": count / spread["seconds_max"],
+            "sentences_per_second_max": count / spread["seconds_min"],
+            "tokens_per_second": steps / spread["seconds"], "tokens": steps,
+            "parameters": self.subject.parameters,
+        } | {name: spread[name] for name in ("repeats", "cpu_pressure", "void")}  # fmt: skip
+
+
+def _searches(subjects: list[Subject], beam: int, precisions: list[str], console: "Console") -> Iterator[Search]:
+    """All that search with a beam width. Of another toolkit's, those whose first turn does not fail."""
+    for subject in subjects:
+        if subject.toolkit == "attnlab":
+            yield from (Search(subject, precision, beam) for precision in precisions)
+            continue
+        search = Search(subject, "fp32", beam)
+        try:
+            search.turn()
+        except Exception as error:  # from others' code anything may come; the other rows are still worth having
+            console.print(
+                f"{subject.toolkit} {subject.name}, beam {beam} is left out: {type(error).__name__}: {error}",
+                highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
+            continue
+        yield search
 
 
 def table(rows: list[dict[str, Any]]) -> "Table":
