@@ -4,6 +4,7 @@ A model is searched through two methods: `start(source) -> state` and `step(toke
 state)`; a state has `select(rows, same_sources)`. Rows N are hypotheses; k is the beam width.
 """
 
+from itertools import accumulate, chain
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -45,10 +46,20 @@ def length_limits(source: Tensor, padding: int, ratio: float = 1.5, extra: int =
     return ((source != padding).sum(1) * ratio).long() + extra
 
 
+class _End(NamedTuple):
+    """How the output of a source ends: its last token was chosen in a row of its last step."""
+
+    source: int
+    steps: int
+    row: int
+    token: int
+    score: float
+
+
 class _Trails:
     """The steps that a search has taken: of each, where its rows come from, and what they attended to.
 
-    Nothing is copied from step to step; a hypothesis is read backwards, once, when it is complete.
+    Nothing is copied from step to step; hypotheses are read backwards, once, when all are complete.
     """
 
     def __init__(self) -> None:
@@ -63,22 +74,32 @@ class _Trails:
         """Says from which rows [M] of the last step, by which tokens [M], the rows of the next one come."""
         self._origins.append((rows.tolist(), tokens.tolist()))
 
-    def hypothesis(self, steps: int, row: int, token: int, score: float, end: int) -> Hypothesis:
-        """The hypothesis of so many steps whose last token was chosen in this row of the last of them."""
-        tokens, weights = [token], [self._weights[steps - 1][row]]
-        for step in reversed(range(steps - 1)):
-            rows, between = self._origins[step]
-            tokens.append(between[row])
-            row = rows[row]
-            weights.append(self._weights[step][row])
-        return Hypothesis([t for t in reversed(tokens) if t != end], score, torch.stack(weights[::-1]))
+    def hypotheses(self, ends: list[_End], end: int) -> list[Hypothesis]:
+        """The outputs of all sources, in order, whose end symbol is `end`."""
+        if not ends:
+            return []
+        begins = list(accumulate((len(weights) for weights in self._weights), initial=0))
+        texts, places = [], []
+        for _, steps, row, token, _ in sorted(ends):
+            tokens, rows = [token], [begins[steps - 1] + row]
+            for step in reversed(range(steps - 1)):
+                before, between = self._origins[step]
+                tokens.append(between[row])
+                row = before[row]
+                rows.append(begins[step] + row)
+            texts.append([token for token in reversed(tokens) if token != end])
+            places.append(rows[::-1])
+        whole = torch.cat(self._weights)
+        read = whole[torch.tensor(list(chain(*places)), device=whole.device)].split([len(rows) for rows in places])
+        scores = (found.score for found in sorted(ends))
+        return [Hypothesis(*parts) for parts in zip(texts, scores, read, strict=True)]
 
 
 @torch.no_grad()
 def greedy(model: Searchable[S], source: Tensor, limits: Tensor, begin: int, end: int) -> list[Hypothesis]:
     """Takes the most probable token at every step, for sources [B, S] and at most `limits` [B] steps."""
     count = source.shape[0]
-    results: list[Hypothesis | None] = [None] * count
+    complete: list[_End] = []
     state = model.start(source)
     live = torch.arange(count, device=source.device)
     last = source.new_full((count,), begin)
@@ -98,11 +119,13 @@ def greedy(model: Searchable[S], source: Tensor, limits: Tensor, begin: int, end
             continue
         gone, kept = (part.nonzero().squeeze(1) for part in (~going, going))
         ended = (part[gone].tolist() for part in (live, last, scores))
-        for row, source_row, token, score in zip(gone.tolist(), *ended, strict=True):
-            results[source_row] = trails.hypothesis(step, row, token, score, end)
+        complete += [
+            _End(source_row, step, row, token, score)
+            for row, source_row, token, score in zip(gone.tolist(), *ended, strict=True)
+        ]
         live, last, scores, state = live[kept], last[kept], scores[kept], state.select(kept)
         trails.goes_on(kept, last)
-    return [result for result in results if result is not None]
+    return trails.hypotheses(complete, end)
 
 
 def length_penalty(length: Tensor | int, alpha: float) -> Tensor | float:
@@ -148,7 +171,7 @@ def beam(
         the best hypothesis of each source, in order; `score` is its log p(y), unpenalised.
     """
     count, device = source.shape[0], source.device
-    results: list[Hypothesis | None] = [None] * count
+    complete: list[_End] = []
     live = torch.arange(count, device=device)
     state = model.start(source)
     trails = _Trails()
@@ -180,11 +203,12 @@ def beam(
         finished = at_limit.squeeze(1) | (done.scores[:, -1] >= open_scores[:, 0] / length_penalty(step, alpha))
         gone, kept = (part.nonzero().squeeze(1) for part in (finished, ~finished))
         ended = (part[gone].tolist() for part in (live, done.steps[:, 0], done.rows[:, 0], done.tokens[:, 0]))
-        for penalised, source_row, steps, *where in zip(done.scores[gone, 0], *ended, strict=True):
-            score = float(penalised * length_penalty(steps, alpha))
-            results[source_row] = trails.hypothesis(steps, *where, score, end)
+        complete += [
+            _End(source_row, steps, first, last_token, float(penalised * length_penalty(steps, alpha)))
+            for penalised, source_row, steps, first, last_token in zip(done.scores[gone, 0], *ended, strict=True)
+        ]
         rows, last = row[kept].flatten(), token[kept].flatten()
         state = state.select(rows, same_sources=opened == open_scores.shape[1] and not len(gone))
         live, open_scores, done = live[kept], open_scores[kept], done.keep(kept)
         trails.goes_on(rows, last)
-    return [result for result in results if result is not None]
+    return trails.hypotheses(complete, end)
