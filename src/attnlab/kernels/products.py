@@ -1,4 +1,4 @@
-"""Linear maps without a gradient, by oneDNN."""
+"""Linear maps by oneDNN."""
 
 from contextvars import ContextVar
 from functools import cache
@@ -60,9 +60,10 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, columns: 
         packed = _packed(packs, (weight,), dtype, columns)
         if bias is not None and bias.dtype != dtype:
             bias = _packed(packs, (bias,), dtype) if type(bias) is nn.Parameter else bias.to(dtype)
-        return _product(inputs.to(dtype), packed, bias)
-    part = weight[:, columns]
-    return _product(inputs, part, bias) if _is_served(inputs, part, bias) else F.linear(inputs, part, bias)
+        return product(inputs.to(dtype), packed, bias)
+    part = weight if columns == _EVERY else weight[:, columns]
+    given = (inputs, part) if bias is None else (inputs, part, bias)
+    return product(*given) if _is_served(*given) else F.linear(*given)
 
 
 def side_by_side(inputs: Tensor, *layers: nn.Linear) -> Tensor:
@@ -74,8 +75,27 @@ def side_by_side(inputs: Tensor, *layers: nn.Linear) -> Tensor:
     if packs is not None and _reads_packs(inputs, *weights, *biases):
         dtype = asked(inputs)
         packed, bias = (_packed(packs, given, dtype) for given in (weights, biases))
-        return _product(inputs.to(dtype), packed, bias)
+        return product(inputs.to(dtype), packed, bias)
     return F.linear(inputs, torch.cat(weights), torch.cat(biases))
+
+
+def pack(weight: Tensor) -> Tensor | None:
+    """A weight [O, I] in the order in which oneDNN reads it, for `product`; None where oneDNN does not serve it."""
+    served = (
+        serves(_DTYPES, weight)
+        and (weight.dtype == torch.float32 or _has_bfloat16())
+        and weight.numel() > 0
+        and _has_one_dnn()
+        and not off()
+    )
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous()) if served else None
+
+
+def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b by oneDNN, for contiguous inputs and a weight that is packed, contiguous, or the transpose of one that
+    is."""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return found
 
 
 class Linear(nn.Linear):
@@ -109,19 +129,16 @@ def _packed(packs: Packs, given: tuple[Tensor, ...], dtype: torch.dtype, columns
     return found
 
 
-def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-    return found
-
-
-def _is_served(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    given = (inputs, weight) if bias is None else (inputs, weight, bias)
+def _is_served(inputs: Tensor, weight: Tensor, *bias: Tensor) -> bool:
+    given = (inputs, weight, *bias)
     return (
         serves((torch.float32,), *given)
         and not (torch.is_grad_enabled() and any(x.requires_grad for x in given))
         and not torch.is_autocast_enabled("cpu")
         and min(x.numel() for x in given) > 0
-        and all(x.is_contiguous() for x in given)  # oneDNN takes a hundred times as long for parts of a matrix
+        and all(x.is_contiguous() for x in (inputs, *bias))
+        # oneDNN takes a hundred times as long for parts of a matrix
+        and (weight.is_contiguous() or weight.t().is_contiguous())
         and _has_one_dnn()
         and not off()
     )

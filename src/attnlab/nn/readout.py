@@ -54,7 +54,7 @@ class TokenLogLikelihood(torch.autograd.Function):
         probabilities = saved
         scale = grad.to(weight.dtype).unsqueeze(1)  # [N, 1]
         scaled = scale * features
-        to_features = probabilities.mm(weight).mul_(-scale)
+        to_features = linear(probabilities, weight.t()).mul_(-scale)
         to_weight = probabilities.t().mm(-scaled)
         to_bias = probabilities.t().mv(-scale.squeeze(1))
         share = 1 - ctx.smoothing
