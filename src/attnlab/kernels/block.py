@@ -10,7 +10,7 @@ and ATTNLAB_KERNELS=off.
 import ctypes
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -91,10 +91,8 @@ def own_half(tokens: Tensor, past: Sequence[Tensor], ancestors: Tensor, layers: 
     keys = Keys(
         None, ctypes.cast(places, ctypes.c_void_p), 3 * width, each, 0, ancestors.data_ptr(), *ancestors.stride(), width
     )
-    given = _Own(
-        _norm(layers.before), _norm(layers.behind), _map(dtype, *layers.projections), _map(dtype, layers.out),
-        _map(dtype, layers.query), rows, layers.heads, len(steps), torch.get_num_threads(),
-    )  # fmt: skip
+    given = _struct(dtype, layers)
+    given.rows, given.positions, given.threads = rows, len(steps), torch.get_num_threads()
     kernel.block_own(
         tokens.data_ptr(), ctypes.byref(given), ctypes.byref(keys), added.data_ptr(), projected.data_ptr(),
         queries.data_ptr(), dtype == torch.bfloat16,
@@ -116,15 +114,20 @@ def naive_own_half(
     return added, linear(layers.behind(added), layers.query.weight, layers.query.bias), projected
 
 
+def feeds_in_place(tokens: Tensor, contexts: Tensor, layers: Feed) -> bool:
+    """Whether the kernel serves `feed_half`."""
+    return _is_served(tokens, layers.first, contexts) and layers.out.in_features == tokens.shape[-1]
+
+
 def feed_half(tokens: Tensor, contexts: Tensor, layers: Feed) -> Tensor:
-    """x' + second(gelu(first(norm(x')))) with x' = x + out(c), for tokens x and contexts c of the source, [N, D]."""
-    if not (_is_served(tokens, layers.first, contexts) and contexts.dtype == asked(tokens)):
+    """x' + second(gelu(first(norm(x')))) with x' = x + out(c), for tokens x [..., D] and contexts c [..., D]."""
+    if not feeds_in_place(tokens, contexts, layers):
         return naive_feed_half(tokens, contexts, layers)
     kernel, dtype = _kernel(), contexts.dtype
     assert kernel is not None
     added = torch.empty_like(tokens)
-    maps = [_map(dtype, layer) for layer in (layers.out, layers.first, layers.second)]
-    given = _Feed(maps[0], _norm(layers.norm), maps[1], maps[2], len(tokens), torch.get_num_threads())
+    given = _struct(dtype, layers)
+    given.rows, given.threads = tokens.numel() // tokens.shape[-1], torch.get_num_threads()
     kernel.block_feed(
         tokens.data_ptr(), contexts.data_ptr(), ctypes.byref(given), added.data_ptr(), dtype == torch.bfloat16
     )
@@ -185,24 +188,34 @@ class _Feed(ctypes.Structure):
     )  # fmt: skip
 
 
+def _struct(dtype: torch.dtype, layers: Own | Feed) -> Any:
+    """The layers as the kernel takes them, kept with their weights, which lie in panels."""
+    packs = kept()
+    assert packs is not None
+    key = (type(layers), dtype, id(layers.out))
+    if key not in packs:
+        if isinstance(layers, Own):
+            maps = [_map(dtype, *layers.projections), _map(dtype, layers.out), _map(dtype, layers.query)]
+            made: Any = _Own(_norm(layers.before), _norm(layers.behind), *(a_map for a_map, _ in maps), 0, layers.heads)
+        else:
+            maps = [_map(dtype, layer) for layer in (layers.out, layers.first, layers.second)]
+            made = _Feed(maps[0][0], _norm(layers.norm), maps[1][0], maps[2][0])
+        packs[key] = (layers, [tensors for _, tensors in maps]), made
+    return packs[key][1]
+
+
 def _norm(norm: nn.LayerNorm) -> _Norm:
     return _Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
 
 
-def _map(dtype: torch.dtype, *layers: nn.Linear) -> _Map:
-    """Maps of the same inputs as one, whose weights are kept in panels."""
-    packs, kernel = kept(), _kernel()
-    assert packs is not None
+def _map(dtype: torch.dtype, *layers: nn.Linear) -> tuple[_Map, tuple[Tensor, ...]]:
+    """Maps of the same inputs as one, and the tensors that it points to."""
+    kernel = _kernel()
     assert kernel is not None
-    key = ("panels", dtype, *map(id, layers))
-    if key not in packs:
-        weight, bias = (torch.cat([getattr(layer, name).detach() for layer in layers]) for name in ("weight", "bias"))
-        pairs = 2 if dtype == torch.bfloat16 else 1  # inputs that lie side by side
-        panels = weight.to(dtype).view(-1, kernel.block_panel(), weight.shape[1] // pairs, pairs).transpose(1, 2)
-        packs[key] = layers, (panels.contiguous(), bias)
-    weight, bias = packs[key][1]
-    inputs = layers[0].in_features
-    return _Map(weight.data_ptr(), bias.data_ptr(), inputs, len(bias))
+    weight, bias = (torch.cat([getattr(layer, name).detach() for layer in layers]) for name in ("weight", "bias"))
+    inputs, pairs = weight.shape[1], 2 if dtype == torch.bfloat16 else 1  # inputs that lie side by side
+    panels = weight.to(dtype).view(-1, kernel.block_panel(), inputs // pairs, pairs).transpose(1, 2).contiguous()
+    return _Map(panels.data_ptr(), bias.data_ptr(), inputs, len(bias)), (panels, bias)
 
 
 @cache

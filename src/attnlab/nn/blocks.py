@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.attention import Candidates, Memory
-from attnlab.kernels.block import Feed, Own, feed_half, own_half, reads_in_place
+from attnlab.kernels.block import Feed, Own, feed_half, feeds_in_place, own_half, reads_in_place
 from attnlab.kernels.feed_forward import feed_forward
 from attnlab.nn.dropout import Dropout
 from attnlab.nn.multihead import AttentionFactory, MultiHeadAttention
@@ -31,9 +31,18 @@ class FeedForward(nn.Sequential):
         if inputs.is_cuda:
             outputs: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
             return outputs
-        first, _, dropout, second = cast("tuple[nn.Linear, nn.GELU, Dropout, nn.Linear]", tuple(self))
+        first, dropout, second = self._layers()
         kept = dropout.draw(inputs.numel() // first.in_features * first.out_features, inputs.device)
         return feed_forward(inputs, first.weight, first.bias, second.weight, second.bias, kept)
+
+    def behind(self, out: nn.Linear, norm: nn.LayerNorm) -> Feed:
+        """This layer in evaluation, behind the output layer of an attention and a norm."""
+        first, _, second = self._layers()
+        return Feed(out, norm, first, second)
+
+    def _layers(self) -> tuple[nn.Linear, Dropout, nn.Linear]:
+        first, _, dropout, second = cast("tuple[nn.Linear, nn.GELU, Dropout, nn.Linear]", tuple(self))
+        return first, dropout, second
 
 
 class StochasticDepth(nn.Module):
@@ -82,8 +91,11 @@ class EncoderBlock(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor | None = None, maps: bool = False) -> tuple[Tensor, Candidates]:
         """Tokens [N, S, D] under a mask broadcastable to [N, H, S, S]: new tokens, and the candidates of the heads."""
         queries, memory = self.attention.project(self.attention_norm(tokens), mask)
-        attended, candidates = self.attention.attend(queries, memory, maps=maps)
-        tokens = tokens + self.branch(attended.squeeze(0))
+        contexts, candidates = self.attention.read(queries, memory, maps=maps)
+        half = self.feed.behind(self.attention.out, self.feed_norm)
+        if not self.training and feeds_in_place(tokens, contexts[0], half):
+            return feed_half(tokens, contexts[0], half), candidates
+        tokens = tokens + self.branch(self.attention.out(contexts).squeeze(0))
         return tokens + self.branch(self.feed(self.feed_norm(tokens))), candidates
 
 
@@ -161,6 +173,5 @@ class DecoderBlock(nn.Module):
             attended, past = self.own.extend(self.own_norm(tokens).unsqueeze(1), past, start)
             tokens = tokens + attended.squeeze(1)
             queries = self.cross.query(self.cross_norm(tokens))
-        contexts, read = self.cross.ask(queries, memory, start)
-        first, _, _, second = cast("tuple[nn.Linear, nn.GELU, Dropout, nn.Linear]", tuple(self.feed))
-        return feed_half(tokens, contexts, Feed(self.cross.out, self.feed_norm, first, second)), past, read
+        contexts, read = self.cross.read(queries.view(len(queries), self.cross.heads, 1, -1), memory, start, maps=True)
+        return feed_half(tokens, contexts[0, :, 0], self.feed.behind(self.cross.out, self.feed_norm)), past, read

@@ -91,15 +91,16 @@ class MultiHeadAttention(nn.Module):
         Returns:
             outputs [K, N, T, D] (K = 1 where the rows are copies), and the candidates of all heads, [K, N, H, T, ...].
         """
-        candidates: Candidates = self.attention(queries, memory, start, follow=follow, maps=maps)
-        outputs: Tensor = self.out(candidates.contexts.transpose(-3, -2).flatten(-2))
+        contexts, candidates = self.read(queries, memory, start, follow=follow, maps=maps)
+        outputs: Tensor = self.out(contexts)
         return outputs, candidates
 
-    def ask(self, queries: Tensor, memory: Memory, start: int) -> tuple[Tensor, Candidates]:
-        """As `attend` for one query a row [N, D] in evaluation: contexts [N, D], not yet through the output layer, and
-        the candidates with their weights."""
-        candidates: Candidates = self.attention(queries.view(len(queries), self.heads, 1, -1), memory, start)
-        return candidates.contexts[0].flatten(1), candidates
+    def read(
+        self, queries: Tensor, memory: Memory, start: int = 0, *, follow: bool = True, maps: bool = False
+    ) -> tuple[Tensor, Candidates]:
+        """As `attend`, but what the output layer is to be given: the heads' contexts side by side, [K, N, T, D]."""
+        candidates: Candidates = self.attention(queries, memory, start, follow=follow, maps=maps)
+        return candidates.contexts.transpose(-3, -2).flatten(-2), candidates
 
     def _split(self, inputs: Tensor) -> Tensor:
         """[N, S, D] -> [N, H, S, D / H]."""
