@@ -156,7 +156,7 @@ def switch_off(patch):
     "change",
     [
         lambda tokens, own, patch: (tokens.double(), Own(*exact(own))),
-        lambda tokens, own, patch: (torch.randn(3, 48), own_layers(48, 4)),
+        lambda tokens, own, patch: (torch.randn(3, 20), own_layers(20, 4)),
         lambda tokens, own, patch: (tokens[:0], own),
         lambda tokens, own, patch: (switch_off(patch), (tokens, own))[1],
     ],

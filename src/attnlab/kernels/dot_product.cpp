@@ -144,19 +144,13 @@ struct Weights {
         for (int64_t r = 0; r < query.count; ++r) {
             float *row = at + r * many, *extra = hidden + (apart ? r * many : 0);
             if (apart) hide(extra, n, h, t + r);
-            Vector top = Vector{} - std::numeric_limits<float>::infinity(), sum{};
+            Vector top = Vector{} - std::numeric_limits<float>::infinity();
             for (int64_t s = 0; s < many; s += LANES) {
                 const Vector x = load(row + s, LANES) + load(extra + s, LANES);
                 store(x, row + s, LANES);
                 top = top > x ? top : x;
             }
-            const float highest = greatest(top);
-            for (int64_t s = 0; s < many; s += LANES) {
-                const Vector x = power_of_two(load(row + s, LANES) - highest);
-                store(x, row + s, LANES);
-                sum += x;
-            }
-            inverse[r] = 1.0f / total(sum);
+            inverse[r] = 1.0f / powers(row, many, greatest(top));
         }
     }
 };

@@ -76,7 +76,7 @@ def side_by_side(inputs: Tensor, *layers: nn.Linear) -> Tensor:
         dtype = asked(inputs)
         packed, bias = (_packed(packs, given, dtype) for given in (weights, biases))
         return product(inputs.to(dtype), packed, bias)
-    return F.linear(inputs, torch.cat(weights), torch.cat(biases))
+    return linear(inputs, torch.cat(weights), torch.cat(biases))
 
 
 def pack(weight: Tensor) -> Tensor | None:

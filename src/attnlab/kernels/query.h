@@ -57,18 +57,12 @@ class Query {
             scores[s] = !seen || seen[s * mask.position] ? total(sum) : NEVER;
         }
         std::fill(scores + positions, scores + room, NEVER);
-        Vector top = Vector{} + NEVER, sum{};
+        Vector top = Vector{} + NEVER;
         for (int64_t s = 0; s < room; s += LANES) {
             const Vector x = load(scores + s, LANES);
             top = top > x ? top : x;
         }
-        const float highest = greatest(top);
-        for (int64_t s = 0; s < room; s += LANES) {
-            const Vector x = power_of_two(load(scores + s, LANES) - highest);
-            store(x, scores + s, LANES);
-            sum += x;
-        }
-        const float inverse = 1.0f / total(sum);
+        const float inverse = 1.0f / powers(scores, room, greatest(top));
         for (int64_t s = 0; s < room; s += LANES) store(inverse * load(scores + s, LANES), scores + s, LANES);
         return scores;
     }

@@ -112,6 +112,17 @@ inline Vector power_of_two(Vector y) {
 #endif
 }
 
+// 2^(x - highest) in the place of each x of whole vectors; returns their sum.
+inline float powers(float *row, int64_t count, float highest) {
+    Vector sum{};
+    for (int64_t s = 0; s < count; s += LANES) {
+        const Vector x = power_of_two(load(row + s, LANES) - highest);
+        store(x, row + s, LANES);
+        sum += x;
+    }
+    return total(sum);
+}
+
 // 1 / x for normal x with a normal reciprocal: the processor's estimate and one step of Newton's, to about an ulp.
 inline Vector reciprocal(Vector x) {
 #if defined(__AVX512F__)
