@@ -20,6 +20,8 @@ from attnlab.attention import (
 from attnlab.attention.baselines import Learned, LeaveOneOut, NoBaseline, SelfCritic, SoftContext
 from attnlab.attention.estimators import token_mean
 from attnlab.decoding import beam, greedy
+from attnlab.kernels import block
+from attnlab.kernels.products import Packing
 from attnlab.nn.transformer import Transformer
 
 ESTIMATORS = {
@@ -105,6 +107,31 @@ def test_searches_run_and_their_scores_are_likelihoods(estimator):
             target_in = torch.tensor([[BEGIN, *target[0, :-1].tolist()]])
             log_probs, _ = stepwise(transformer, SOURCE[row : row + 1], target_in)
             assert hypothesis.score == pytest.approx(log_probs.gather(-1, target.unsqueeze(-1)).sum().item(), abs=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("score", [ScaledDotScore, partial(AdditiveScore, size=3)])
+@pytest.mark.parametrize("estimator", [Expectation, partial(Reinforce, LeaveOneOut, 3)])
+def test_a_search_by_kernels_finds_what_one_in_double_precision_finds(estimator, score, width):
+    """Hypotheses are copied, change places and leave, and each reads its own past where it lies."""
+    transformer = model(estimator, score=score, embedding=64, hidden=128).float().eval()
+    torch.manual_seed(1)
+    for parameter in transformer.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))  # far from ties
+    exact = model(estimator, score=score, embedding=64, hidden=128).eval()
+    exact.load_state_dict(transformer.state_dict())
+    source, limits = torch.randint(3, 7, (20, 6)), torch.arange(20) % 9 + 4
+    search = partial(beam, width=width) if width > 1 else greedy
+    with Packing():
+        state = transformer.step(torch.full((20,), BEGIN), transformer.start(source))[2]
+        in_place = isinstance(state.past[0], list)
+        found = search(transformer, source, limits, BEGIN, END)
+    assert in_place == (block._kernel() is not None)
+    for mine, right in zip(found, search(exact, source, limits, BEGIN, END), strict=True):
+        assert mine.tokens == right.tokens
+        assert mine.score == pytest.approx(right.score, abs=1e-3)
+        torch.testing.assert_close(mine.weights.double(), right.weights.double(), rtol=0, atol=1e-4)
 
 
 @every_model
