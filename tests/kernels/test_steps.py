@@ -64,6 +64,25 @@ def test_heads_may_be_parts_of_a_projection(compiled):
 
 
 @DTYPES
+@pytest.mark.parametrize("mask_rows", [0, 1, 3])
+def test_rows_may_share_keys(compiled, mask_rows, dtype):
+    query, key, value = (
+        draw(7, 2, 1, 8, dtype=dtype),
+        draw(3, 2, 5, 8, dtype=dtype),
+        draw(3, 2, 5, 8, seed=1, dtype=dtype),
+    )
+    mask = draw(mask_rows, 1, 1, 5) > -0.5 if mask_rows else None
+    rows = torch.tensor([2, 0, 0, 1, 2, 1, 0])
+    found = attend_one(query, key, value, mask, rows)
+    apart = None if mask is None else mask.expand(3, 1, 1, 5)[rows]
+    expected = naive_attend_one(query.double(), key[rows].double(), value[rows].double(), apart)
+    for mine, right in zip(found, expected, strict=True):
+        assert_close(mine, right, ROUNDING[dtype])
+    same = naive_attend_one(query.double(), key.double(), value.double(), mask, rows)
+    assert all(map(torch.equal, same, expected))
+
+
+@DTYPES
 @pytest.mark.parametrize(("rows", "positions", "width"), [(1, 1, 1), (3, 20, 24), (64, 17, 512)])
 def test_weighted_sums(compiled, rows, positions, width, dtype):
     weights, values = draw(rows, 1, positions).softmax(-1), draw(rows, positions, width, dtype=dtype)

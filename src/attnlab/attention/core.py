@@ -22,15 +22,27 @@ class Memory(NamedTuple):
         keys: [..., S, *], the keys as the score prepared them.
         values: [..., S, D].
         mask: bool, broadcastable to [..., T, S], True at real positions; None if all are.
+        rows: long [N], of each row of queries its row of all these, where rows share them; None where each has its own.
     """
 
     keys: Tensor
     values: Tensor
     mask: Tensor | None
+    rows: Tensor | None = None
 
     def select(self, rows: Tensor) -> "Memory":
         """The memory of the given rows (long [N]) of the first dimension."""
+        if self.rows is not None:
+            return self._replace(rows=self.rows[rows])
         return Memory(self.keys[rows], self.values[rows], None if self.mask is None else self.mask[rows])
+
+    def shared(self) -> "Memory":
+        """This memory, of which `select` copies nothing from now on."""
+        return self._replace(rows=torch.arange(len(self.keys), device=self.keys.device))
+
+    def apart(self) -> "Memory":
+        """This memory with a row of its own for each row of queries."""
+        return self if self.rows is None else self._replace(rows=None).select(self.rows)
 
     def append(self, later: "Memory") -> "Memory":
         """This source and the positions that follow it, all of them real."""
@@ -112,9 +124,10 @@ class Attention(nn.Module):
             maps: whether the weights are asked for; where they are not, a fused kernel may hide them.
         """
         if self.fusible and not maps:
-            return _fused(query, memory)
+            return _fused(query, memory.apart())
         if self.fusible and query.dim() == 4 and query.shape[2] == 1 and not self.training:
             return _fused_step(query, memory)
+        memory = memory.apart()
         weights = self.weights(query, memory, start)
         if not self.training:
             candidates = MODES[self.mode or self.estimator.mode](weights, memory.values)
@@ -135,7 +148,7 @@ def _fused(query: Tensor, memory: Memory) -> Candidates:
 def _fused_step(query: Tensor, memory: Memory) -> Candidates:
     """The same of one query [N, H, 1, Q] a row, with its weights."""
     refuse_empty_rows(memory.mask)
-    contexts, weights = attend_one(query, memory.keys, memory.values, memory.mask)
+    contexts, weights = attend_one(query, *memory)
     contexts = contexts.unsqueeze(0)
     return Candidates(contexts, contexts.new_zeros(contexts.shape[:-1]), weights, queries=query)
 

@@ -27,7 +27,7 @@ struct Keys {
     }
 };
 
-// Which positions a row and head may see; `at` is null where it is all.
+// Which positions of an item a head may see; `at` is null where it is all.
 struct Mask {
     const bool *at;
     int64_t item, head, position;
@@ -49,7 +49,8 @@ class Query {
     const float *weigh(const Number *query, const Keys &keys, const Mask &mask, int64_t n, int64_t h) {
         const float scale = BITS / std::sqrt(float(width));
         for (int64_t j = 0; j < vectors; ++j) held[j] = scale * read(query + j * LANES, width - j * LANES);
-        const bool *seen = mask.at ? mask.at + n * mask.item + h * mask.head : nullptr;
+        const int64_t item = keys.rows ? keys.rows[n * keys.down] : n;  // a mask is of items that are the same throughout
+        const bool *seen = mask.at ? mask.at + item * mask.item + h * mask.head : nullptr;
         for (int64_t s = 0; s < positions; ++s) {
             const Number *key = keys.find<Number>(n, h, s);
             Vector sum{};

@@ -17,14 +17,17 @@ _DTYPES = (torch.float32, torch.bfloat16)
 _MOST = 64  # of the largest: more of them are better found by sorting
 
 
-def attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def attend_one(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention of one query a row (Vaswani et al. 2017, equation 1), with its weights.
 
     Args:
         query: [N, H, 1, d].
-        key: [N, H, S, d].
-        value: [N, H, S, d].
-        mask: bool, broadcastable to [N, H, 1, S], True at keys that may be seen; at least one in every row.
+        key: [B, H, S, d].
+        value: [B, H, S, d].
+        mask: bool, broadcastable to [B, H, 1, S], True at keys that may be seen; at least one in every row.
+        rows: long [N], of each query its row of the B; None where they go row by row.
 
     Returns:
         Contexts [N, H, 1, d] and weights [N, H, 1, S], these in single precision or wider.
@@ -34,19 +37,20 @@ def attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = 
     if not (
         _is_served(query, key, value)
         and query.dtype == key.dtype == value.dtype
-        and key.shape == value.shape == (items, heads, positions, width)
+        and key.shape == value.shape == (len(key), heads, positions, width)
         and key.stride() == value.stride()
         and query.stride(3) == key.stride(3) == 1
         and (mask is None or serves((torch.bool,), mask))
+        and (len(key) == items if rows is None else serves((torch.int64,), rows) and rows.is_contiguous())
         and (kernel := _kernel()) is not None
     ):
-        return naive_attend_one(query, key, value, mask)
+        return naive_attend_one(query, key, value, mask, rows)
     item, head, position, _ = key.stride()
     apart = (value.data_ptr() - key.data_ptr()) // key.itemsize
-    keys = Keys(key.data_ptr(), None, item, head, position, None, 0, 0, apart)
+    keys = Keys(key.data_ptr(), None, item, head, position, None if rows is None else rows.data_ptr(), 1, 0, apart)
     seen = _Mask()
     if mask is not None:
-        given = mask.expand(items, heads, 1, positions).stride()
+        given = mask.expand(len(key), heads, 1, positions).stride()
         seen = _Mask(mask.data_ptr(), given[0], given[1], given[3])
     contexts = query.new_empty(items, heads, 1, width)
     weights = query.new_empty(items, heads, 1, positions, dtype=torch.float32)
@@ -58,13 +62,23 @@ def attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = 
     return contexts, weights
 
 
-def naive_attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def naive_attend_one(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The reference of `attend_one`."""
+    if rows is not None:
+        mask = mask if mask is None else mask.expand(len(key), *mask.shape[1:])[rows]
+        key, value = key[rows], value[rows]
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     return weights.to(value.dtype) @ value, weights
+
+
+def finds_rows(keys: Tensor) -> bool:
+    """Whether the kernel serves attention to such keys, so that rows may share them."""
+    return _is_served(keys) and _kernel() is not None
 
 
 def mix(weights: Tensor, values: Tensor) -> Tensor:

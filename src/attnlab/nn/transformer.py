@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.attention import Candidates, Estimator, Memory, Objective
+from attnlab.kernels.steps import finds_rows
 from attnlab.nn.blocks import DecoderBlock, EncoderBlock, Past
 from attnlab.nn.multihead import SCALED, AttentionFactory, share_estimator
 from attnlab.nn.positions import sinusoids
@@ -19,7 +20,7 @@ class TransformerState(NamedTuple):
     """What a search carries from step to step.
 
     Attributes:
-        sources: what each block reads of the sources; the rows come first.
+        sources: what each block reads of the sources, which rows may share.
         past: what each block's self-attention reads of the target so far.
         ancestors: long [N, T], of each row its row in each of the steps so far.
     """
@@ -113,11 +114,13 @@ class Transformer(Seq2Seq):
 
     def start(self, source: Tensor) -> TransformerState:
         memories, _ = self._encode(source)
-        # in one piece, or the products of every step would have to bring them there
-        whole = [
-            memory._replace(keys=memory.keys.contiguous(), values=memory.values.contiguous()) for memory in memories
-        ]
-        return TransformerState(whole, [], source.new_empty(len(source), 0))
+        sources = []
+        for block, memory in zip(cast(list[DecoderBlock], self.decoder), memories, strict=True):
+            # in one piece, or the products of every step would have to bring them there
+            whole = memory._replace(keys=memory.keys.contiguous(), values=memory.values.contiguous())
+            share = block.cross.attention.fusible and finds_rows(whole.keys)
+            sources.append(whole.shared() if share else whole)
+        return TransformerState(sources, [], source.new_empty(len(source), 0))
 
     def forward(
         self, source: Tensor, target_in: Tensor, target_out: Tensor, smoothing: float = 0.0
