@@ -78,9 +78,10 @@ class _Trails:
         """The outputs of all sources, in order, whose end symbol is `end`."""
         if not ends:
             return []
+        ends = sorted(ends)
         begins = list(accumulate((len(weights) for weights in self._weights), initial=0))
         texts, places = [], []
-        for _, steps, row, token, _ in sorted(ends):
+        for _, steps, row, token, _ in ends:
             tokens, rows = [token], [begins[steps - 1] + row]
             for step in reversed(range(steps - 1)):
                 before, between = self._origins[step]
@@ -91,7 +92,7 @@ class _Trails:
             places.append(rows[::-1])
         whole = torch.cat(self._weights)
         read = whole[torch.tensor(list(chain(*places)), device=whole.device)].split([len(rows) for rows in places])
-        scores = (found.score for found in sorted(ends))
+        scores = (found.score for found in ends)
         return [Hypothesis(*parts) for parts in zip(texts, scores, read, strict=True)]
 
 
