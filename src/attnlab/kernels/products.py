@@ -166,4 +166,5 @@ def _has_one_dnn() -> bool:
 @cache
 def _has_bfloat16() -> bool:
     """Whether oneDNN multiplies bfloat16 on this processor."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    asks = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return asks is not None and bool(asks())
