@@ -241,7 +241,7 @@ class Search:
 
         from attnlab.kernels.products import Packing
 
-        data, packing = self.subject.data, Packing()  # as `translate.py` searches, and only for ours
+        data, packing = self.subject.data, Packing()  # as `translate.py` searches; nothing to other toolkits
         pair = data.tokenizers
         assert pair is not None
         half = self.precision == "bf16"

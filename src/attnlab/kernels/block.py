@@ -142,8 +142,8 @@ def naive_feed_half(tokens: Tensor, contexts: Tensor, layers: Feed) -> Tensor:
 
 
 def _is_served(tokens: Tensor, widest: nn.Linear, *others: Tensor) -> bool:
-    """Whether the kernel serves tokens, others [..., O] in the type that is asked for, and maps between the widths of
-    one, the first of the half in all that."""
+    """Whether the kernel serves tokens [..., D], other tensors in the type that is asked for, and maps of D and of the
+    widths of `widest`."""
     dtype = asked(tokens)
     if not (
         not torch.is_grad_enabled()

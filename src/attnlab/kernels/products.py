@@ -81,13 +81,7 @@ def side_by_side(inputs: Tensor, *layers: nn.Linear) -> Tensor:
 
 def pack(weight: Tensor) -> Tensor | None:
     """A weight [O, I] in the order in which oneDNN reads it, for `product`; None where oneDNN does not serve it."""
-    served = (
-        serves(_DTYPES, weight)
-        and (weight.dtype == torch.float32 or _has_bfloat16())
-        and weight.numel() > 0
-        and _has_one_dnn()
-        and not off()
-    )
+    served = serves(_DTYPES, weight) and weight.numel() > 0 and _multiplies(weight.dtype)
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous()) if served else None
 
 
@@ -139,8 +133,7 @@ def _is_served(inputs: Tensor, weight: Tensor, *bias: Tensor) -> bool:
         and all(x.is_contiguous() for x in (inputs, *bias))
         # oneDNN takes a hundred times as long for parts of a matrix
         and (weight.is_contiguous() or weight.t().is_contiguous())
-        and _has_one_dnn()
-        and not off()
+        and _multiplies(torch.float32)
     )
 
 
@@ -150,17 +143,20 @@ def _reads_packs(inputs: Tensor, *parameters: Tensor) -> bool:
         not torch.is_grad_enabled()
         and serves(_DTYPES, inputs, *parameters)
         and all(type(x) is nn.Parameter for x in parameters)  # others are made anew at each call
-        and (asked(inputs) == torch.float32 or (asked(inputs) == torch.bfloat16 and _has_bfloat16()))
         and inputs.numel() > 0
         and inputs.is_contiguous()
-        and _has_one_dnn()
-        and not off()
+        and _multiplies(asked(inputs))
     )
 
 
-def _has_one_dnn() -> bool:
-    """Whether oneDNN is there, and may be asked: not every build of torch has it."""
-    return torch._C._get_mkldnn_enabled() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there (not every build of torch has it), may be asked, and multiplies numbers of this type."""
+    return (
+        torch._C._get_mkldnn_enabled()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and (dtype == torch.float32 or (dtype == torch.bfloat16 and _has_bfloat16()))
+        and not off()
+    )
 
 
 @cache
