@@ -18,6 +18,7 @@ from attnlab import kernels
 from attnlab.attention import AdditiveScore
 from attnlab.kernels import additive
 from attnlab.kernels.additive import additive_scores, naive_additive_scores
+from attnlab.kernels.loops import Loop
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernel is compiled by g++")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -98,6 +99,22 @@ def assert_is_the_equation(query, key, energy):
 def test_scores_and_gradients_are_those_of_the_equation(compiled, leading, queries, keys, width):
     query, key = draw(*leading, queries, width, scale=3), draw(*leading, keys, width, scale=2, seed=1)
     assert_is_the_equation(query, key, draw(width, seed=2))
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [1e-6, 0.4, 5, 30])
+@pytest.mark.parametrize(("queries", "width"), [(1, 40), (1, 256), (3, 7)])
+def test_queries_that_come_one_after_the_other_are_the_equation_s(compiled, queries, width, scale):
+    key, energy = draw(3, 20, width, scale=scale, seed=1).requires_grad_(), draw(width, seed=2).requires_grad_()
+    steps = [draw(3, queries, width, scale=scale, seed=seed).requires_grad_() for seed in (3, 4)]
+    with Loop():
+        scores = torch.cat([additive_scores(query, key, energy) for query in steps], 1)
+    expected, exact = equation(torch.cat(steps, 1), key, energy)
+    of_steps, *rest = differentiate(expected, exact)
+    for found, gradient in zip(
+        differentiate(scores, (*steps, key, energy)), (*of_steps.chunk(2, 1), *rest), strict=True
+    ):
+        assert relative(found, gradient) < GRADIENT
 
 
 @needs_compiler

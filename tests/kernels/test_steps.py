@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from attnlab.kernels import steps
+from attnlab.kernels.loops import Loop
 from attnlab.kernels.steps import (
     attend_one,
+    dots,
     largest,
     log_softmax,
     lstm_cell,
     mix,
     naive_attend_one,
+    naive_dots,
     naive_largest,
     naive_log_softmax,
     naive_lstm_cell,
@@ -19,7 +22,7 @@ from attnlab.kernels.steps import (
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
-REFERENCES = ("naive_attend_one", "naive_mix", "naive_lstm_cell", "naive_log_softmax", "naive_largest")
+REFERENCES = ("naive_attend_one", "naive_mix", "naive_dots", "naive_lstm_cell", "naive_log_softmax", "naive_largest")
 
 
 @pytest.fixture
@@ -89,6 +92,31 @@ def test_weighted_sums(compiled, rows, positions, width, dtype):
     found = mix(weights, values)
     assert found.dtype == dtype
     assert_close(found, naive_mix(weights.double(), values.double()), ROUNDING[dtype])
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "positions", "width"), [(1, 1, 1), (3, 20, 24), (64, 17, 512)])
+def test_products_of_one_query(compiled, rows, positions, width, dtype):
+    query, keys = draw(rows, 1, width, dtype=dtype), draw(rows, 2 * positions, width, dtype=dtype)[:, ::2]
+    found = dots(query, keys)
+    assert found.dtype == torch.float32
+    assert_close(found, naive_dots(query.double(), keys.double()), 2e-6 * width)
+
+
+@DTYPES
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (7, 24), (64, 512)])
+def test_gradients_of_gates(compiled, rows, size, scale, dtype):
+    gates = [draw(rows, 4 * size, seed=seed, scale=scale, dtype=dtype) for seed in (1, 2)]
+    given = [x.requires_grad_() for x in (*gates, draw(rows, size, dtype=dtype))]
+    exact = [x.detach().double().requires_grad_() for x in given]
+    slopes = [draw(rows, size, seed=seed, dtype=dtype) for seed in (3, 4)]
+    with Loop():
+        found = torch.autograd.grad(lstm_cell(*given), given, slopes)
+    expected = torch.autograd.grad(naive_lstm_cell(*exact), exact, [x.double() for x in slopes])
+    for mine, right in zip(found, expected, strict=True):
+        assert mine.dtype == dtype
+        torch.testing.assert_close(mine.double(), right, rtol=5 * ROUNDING[dtype], atol=1e-6)
 
 
 @DTYPES

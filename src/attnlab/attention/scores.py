@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attnlab.kernels.additive import additive_scores
 from attnlab.kernels.products import Linear
+from attnlab.kernels.steps import dots
 
 
 class Score(nn.Module, ABC):
@@ -72,7 +73,7 @@ class DotScore(Score):
             )
 
     def forward(self, query: Tensor, prepared: Tensor) -> Tensor:
-        return query @ prepared.transpose(-1, -2)
+        return dots(query, prepared)
 
 
 class ScaledDotScore(DotScore):
@@ -100,4 +101,4 @@ class GeneralScore(Score):
         return projected
 
     def forward(self, query: Tensor, prepared: Tensor) -> Tensor:
-        return (query * self.scale) @ prepared.transpose(-1, -2)
+        return dots(query * self.scale, prepared)

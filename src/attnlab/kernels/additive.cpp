@@ -194,6 +194,25 @@ void differentiate(
     give(dk, key, grad_key);
 }
 
+// The gradient of one query in some columns, at most BLOCK, given those of its scores.
+void differentiate_query(const float *query, const Rows &key, const float *energy, const float *grad, float *grad_query) {
+    constexpr int64_t MOST = BLOCK / LANES;
+    const int64_t width = key.vectors();
+    Vector sums[MOST]{}, here[MOST]{};
+    for (int64_t w = 0; w < width; ++w) here[w] = load(query + w * LANES, key.columns - w * LANES);
+    for (int64_t s = 0; s < key.count; ++s) {
+        for (int64_t w = 0; w < width; ++w) {
+            Vector slope;
+            Any::tanh(here[w], key.read(s, w * LANES), slope);
+            sums[w] += grad[s] * slope;
+        }
+    }
+    for (int64_t w = 0; w < width; ++w) {
+        const int64_t column = w * LANES, left = key.columns - column;
+        store(Any::SLOPE * load(energy + column, left) * sums[w], grad_query + column, left);
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -243,6 +262,21 @@ void additive_backward(
                 );
             });
         }
+    }
+}
+
+// That of the queries alone, each by itself.
+void additive_backward_query(
+    const float *query, const float *key, const float *energy, const float *grad, float *grad_query, int64_t items,
+    int64_t queries, int64_t keys, int64_t width, int64_t threads
+) {
+    const int64_t blocks = parts(width, BLOCK);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t task = 0; task < items * queries * blocks; ++task) {
+        const int64_t row = task / blocks, column = task % blocks * BLOCK;
+        const Rows k{key + row / queries * keys * width + column, keys, width, std::min(BLOCK, width - column)};
+        const int64_t at = row * width + column;
+        differentiate_query(query + at, k, energy + column, grad + row * keys, grad_query + at);
     }
 }
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.kernels import differentiate, load, off, serves
+from attnlab.kernels.loops import Fixed, current
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,10 @@ def additive_scores(query: Tensor, key: Tensor, energy: Tensor) -> Tensor:
     if query.shape[:-2] != key.shape[:-2]:
         leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])  # type: ignore[no-untyped-call]
         query, key = query.expand(*leading, -1, -1), key.expand(*leading, -1, -1)
+    loop = current()
+    if loop is not None:
+        name = "additive", id(key), energy.data_ptr()
+        return loop.step(name, (key, energy), lambda: (_FixedKeys(), (key.float(), energy.float())), query.float())
     scores = _AdditiveScores.apply(query.float(), key.float(), energy.float())  # type: ignore[no-untyped-call]
     return scores
 
@@ -77,8 +82,9 @@ def _is_served(query: Tensor, key: Tensor, energy: Tensor) -> bool:
 def _kernel() -> ctypes.CDLL | None:
     library = load("additive")
     if library is not None:
-        for function, tensors, sizes in ((library.additive_forward, 4, 5), (library.additive_backward, 7, 5)):
-            function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * sizes
+        for name, tensors in (("forward", 4), ("backward", 7), ("backward_query", 5)):
+            function = getattr(library, f"additive_{name}")
+            function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * 5
             function.restype = None
     return library
 
@@ -111,31 +117,66 @@ class _AdditiveScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
-        query, key, energy = (x.contiguous() for x in inputs)
-        if query.is_cuda:
-            on_device: Tensor = _on_device("forward", query, key, energy)
-            return on_device.view(*query.shape[:-1], key.shape[-2])
-        kernel = _kernel()
-        assert kernel is not None
-        scores = query.new_empty(*query.shape[:-1], key.shape[-2])
-        _run(kernel.additive_forward, (query, key, energy, scores), query, key)
-        return scores
+        return _forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to have a gradient
             return differentiate(naive_additive_scores, inputs, ctx.needs_input_grad, grad)
-        query, key, energy, grad = (x.contiguous() for x in (*inputs, grad))
-        if query.is_cuda:
-            of_query, of_key, of_energy = _on_device("backward", query, key, energy, grad)
-            return of_query.view_as(query), of_key.view_as(key), of_energy
-        kernel = _kernel()
-        assert kernel is not None
-        of_query, of_key = torch.empty_like(query), torch.empty_like(key)
-        of_energy = query.new_empty(math.prod(query.shape[:-2]), query.shape[-1])  # of each item
-        _run(kernel.additive_backward, (query, key, energy, grad, of_query, of_key, of_energy), query, key)
-        return of_query, of_key, of_energy.sum(0)
+        return _backward(*inputs, grad)
+
+
+class _FixedKeys(Fixed):
+    """The same of the queries that come one after the other, with keys and energy fixed."""
+
+    def ahead(self, inputs: Tensor, *fixed: Tensor) -> Tensor:
+        return _forward(inputs, *fixed)
+
+    def back(self, inputs: Tensor, grad: Tensor, *fixed: Tensor) -> Tensor:
+        return _backward_query(inputs, *fixed, grad)
+
+    def total(self, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], *fixed: Tensor) -> tuple[Tensor, ...]:
+        return _backward(torch.cat(inputs, -2), *fixed, torch.cat(grads, -2))[1:]
+
+
+def _forward(*inputs: Tensor) -> Tensor:
+    query, key, energy = (x.contiguous() for x in inputs)
+    if query.is_cuda:
+        on_device: Tensor = _on_device("forward", query, key, energy)
+        return on_device.view(*query.shape[:-1], key.shape[-2])
+    kernel = _kernel()
+    assert kernel is not None
+    scores = query.new_empty(*query.shape[:-1], key.shape[-2])
+    _run(kernel.additive_forward, (query, key, energy, scores), query, key)
+    return scores
+
+
+def _backward(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients for query, key and energy, from those and the scores' gradient."""
+    query, key, energy, grad = (x.contiguous() for x in inputs)
+    if query.is_cuda:
+        of_query, of_key, of_energy = _on_device("backward", query, key, energy, grad)
+        return of_query.view_as(query), of_key.view_as(key), of_energy
+    kernel = _kernel()
+    assert kernel is not None
+    of_query, of_key = torch.empty_like(query), torch.empty_like(key)
+    of_energy = query.new_empty(math.prod(query.shape[:-2]), query.shape[-1])  # of each item
+    _run(kernel.additive_backward, (query, key, energy, grad, of_query, of_key, of_energy), query, key)
+    return of_query, of_key, of_energy.sum(0)
+
+
+def _backward_query(*inputs: Tensor) -> Tensor:
+    """The first of those alone."""
+    query, key, energy, grad = (x.contiguous() for x in inputs)
+    if query.is_cuda:
+        on_device: Tensor = _on_device("backward_query", query, key, energy, grad)
+        return on_device.view_as(query)
+    kernel = _kernel()
+    assert kernel is not None
+    of_query = torch.empty_like(query)
+    _run(kernel.additive_backward_query, (query, key, energy, grad, of_query), query, key)
+    return of_query
 
 
 def _on_device(name: str, query: Tensor, key: Tensor, energy: Tensor, *grad: Tensor) -> Any:

@@ -59,6 +59,20 @@ def backward(query: Tensor, key: Tensor, energy: Tensor, grad: Tensor) -> tuple[
     return of_query, of_key, of_energy.sum(0)
 
 
+def backward_query(query: Tensor, key: Tensor, energy: Tensor, grad: Tensor) -> Tensor:
+    """The first of those alone."""
+    items, queries, width = query.shape
+    keys = key.shape[1]
+    of_query = torch.empty_like(query)
+    tile = _tile(width)
+    blocks = triton.cdiv(queries, tile["ROWS"])
+    _gradients[(items * blocks,)](
+        query, key, *_ready(key, blocks), energy, grad, of_query, of_query, queries, keys, width, keys, 1,
+        ENERGY=False, **tile,
+    )  # fmt: skip
+    return of_query
+
+
 def _tile(width: int) -> dict[str, Any]:
     columns = max(16, triton.next_power_of_2(width))
     rows = max(1, _TILE // columns)

@@ -1,5 +1,5 @@
-// What the steps of a search do beside products: attention of one query a row, an LSTM's gates, log-probabilities, and
-// the best continuations. Each number is computed by one thread in one order: results do not depend on how many there
+// What the steps of a search or of a decoder's loop do beside products with weights: attention of one query a row, an
+// LSTM's gates, log-probabilities, and the best continuations. Each number is computed by one thread in one order: results do not depend on how many there
 // are.
 
 #include "query.h"
@@ -51,6 +51,27 @@ void mix(
     }
 }
 
+// Products [rows, positions] of queries [rows, width] and the keys of their rows; strides as those of values in `mix`.
+template <class Number>
+void dots(
+    const Number *queries, const Number *keys, int64_t row, int64_t position, float *found, int64_t rows,
+    int64_t positions, int64_t width, int64_t threads
+) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t n = 0; n < rows; ++n) {
+        for (int64_t s = 0; s < positions; ++s) {
+            const Number *query = queries + n * width, *key = keys + n * row + s * position;
+            Vector sums[2]{};
+            for (int64_t j = 0; j < width; j += 2 * LANES) {
+                sums[0] += read(query + j, width - j) * read(key + j, width - j);
+                if (j + LANES < width)
+                    sums[1] += read(query + j + LANES, width - j - LANES) * read(key + j + LANES, width - j - LANES);
+            }
+            found[n * positions + s] = total(sums[0] + sums[1]);
+        }
+    }
+}
+
 inline Vector held(Vector x, float limit) {  // NaN stays
     x = x > limit ? Vector{} + limit : x;
     return x < -limit ? Vector{} - limit : x;
@@ -63,6 +84,20 @@ inline Vector tanh(Vector x) {
     return up / (up + 2.0f);
 }
 
+// Of LANES units of a row, from unit j on, the gates in torch's order, [rows, 4 size].
+template <class Number>
+struct Gates {
+    Vector input, forget, fresh, output;
+
+    Gates(const Number *inputs, const Number *recurrent, int64_t n, int64_t size, int64_t j) {
+        const auto sum = [&](int64_t number) {
+            const int64_t at = (4 * n + number) * size + j;
+            return read(inputs + at, size - j) + read(recurrent + at, size - j);
+        };
+        input = sigmoid(sum(0)), forget = sigmoid(sum(1)), fresh = tanh(sum(2)), output = sigmoid(sum(3));
+    }
+};
+
 template <class Number>
 void lstm(
     const Number *inputs, const Number *recurrent, const Number *before, int64_t stride, Number *hidden, Number *cell,
@@ -72,14 +107,33 @@ void lstm(
     for (int64_t n = 0; n < rows; ++n) {
         for (int64_t j = 0; j < size; j += LANES) {
             const int64_t left = size - j;
-            const auto gate = [&](int64_t number) {
-                const int64_t at = (4 * n + number) * size + j;
-                return read(inputs + at, left) + read(recurrent + at, left);
-            };
-            const Vector kept = sigmoid(gate(1)) * read(before + n * stride + j, left);
-            const Vector now = kept + sigmoid(gate(0)) * tanh(gate(2));
+            const Gates<Number> gates(inputs, recurrent, n, size, j);
+            const Vector now = gates.forget * read(before + n * stride + j, left) + gates.input * gates.fresh;
             write(now, cell + n * size + j, left);
-            write(sigmoid(gate(3)) * tanh(now), hidden + n * size + j, left);
+            write(gates.output * tanh(now), hidden + n * size + j, left);
+        }
+    }
+}
+
+template <class Number>
+void lstm_back(
+    const Number *inputs, const Number *recurrent, const Number *before, int64_t stride, const Number *of_hidden,
+    const Number *of_cell, Number *of_gates, Number *of_before, int64_t rows, int64_t size, int64_t threads
+) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t n = 0; n < rows; ++n) {
+        for (int64_t j = 0; j < size; j += LANES) {
+            const int64_t left = size - j, at = n * size + j;
+            const Gates<Number> gates(inputs, recurrent, n, size, j);
+            const Vector last = read(before + n * stride + j, left);
+            const Vector out = tanh(gates.forget * last + gates.input * gates.fresh), to_hidden = read(of_hidden + at, left);
+            const Vector to_cell = read(of_cell + at, left) + to_hidden * gates.output * (1.0f - out * out);
+            const auto give = [&](int64_t number, Vector x) { write(x, of_gates + (4 * n + number) * size + j, left); };
+            give(0, to_cell * gates.fresh * gates.input * (1.0f - gates.input));
+            give(1, to_cell * last * gates.forget * (1.0f - gates.forget));
+            give(2, to_cell * gates.input * (1.0f - gates.fresh * gates.fresh));
+            give(3, to_hidden * out * gates.output * (1.0f - gates.output));
+            write(to_cell * gates.forget, of_before + at, left);
         }
     }
 }
@@ -175,6 +229,34 @@ void steps_lstm(
             (const float *)inputs, (const float *)recurrent, (const float *)before, stride, (float *)hidden,
             (float *)cell, rows, size, threads
         );
+}
+
+// The gradients of gates and of the cell before, from those of hidden state and cell.
+void steps_lstm_back(
+    const void *inputs, const void *recurrent, const void *before, int64_t stride, const void *of_hidden,
+    const void *of_cell, void *of_gates, void *of_before, int64_t rows, int64_t size, int64_t threads, int64_t brain
+) {
+    if (brain)
+        lstm_back(
+            (const Brain *)inputs, (const Brain *)recurrent, (const Brain *)before, stride, (const Brain *)of_hidden,
+            (const Brain *)of_cell, (Brain *)of_gates, (Brain *)of_before, rows, size, threads
+        );
+    else
+        lstm_back(
+            (const float *)inputs, (const float *)recurrent, (const float *)before, stride, (const float *)of_hidden,
+            (const float *)of_cell, (float *)of_gates, (float *)of_before, rows, size, threads
+        );
+}
+
+// Queries [rows, width] by keys [rows, positions, width] -> [rows, positions].
+void steps_dots(
+    const void *queries, const void *keys, int64_t row, int64_t position, float *found, int64_t rows,
+    int64_t positions, int64_t width, int64_t threads, int64_t brain
+) {
+    if (brain)
+        dots((const Brain *)queries, (const Brain *)keys, row, position, found, rows, positions, width, threads);
+    else
+        dots((const float *)queries, (const float *)keys, row, position, found, rows, positions, width, threads);
 }
 
 // Weights [rows, positions] over values [rows, positions, width] -> contexts [rows, width].

@@ -1,17 +1,21 @@
-"""What the steps of a search do beside products, each in one pass.
+"""What the steps of a search or of a decoder's loop do beside products with weights, each in one pass.
 
-Kernels for the processor, in single precision or bfloat16, where no gradient is wanted. Everything else is served by
-the references: other devices and types, subclasses of tensors, the transforms of torch.func, graphs that are traced or
-compiled, machines without a compiler, and ATTNLAB_KERNELS=off.
+Kernels for the processor, in single precision or bfloat16. `mix`, `dots` and `lstm_cell` have first gradients in a
+`Loop`; otherwise they serve where no gradient is wanted. Everything else is served by the references: other devices and
+types, subclasses of tensors, the transforms of torch.func, graphs that are traced or compiled, machines without a
+compiler, and ATTNLAB_KERNELS=off.
 """
 
 import ctypes
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from attnlab.kernels import load, serves
+from attnlab.kernels.loops import Fixed, current
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _MOST = 64  # of the largest: more of them are better found by sorting
@@ -83,6 +87,9 @@ def finds_rows(keys: Tensor) -> bool:
 
 def mix(weights: Tensor, values: Tensor) -> Tensor:
     """The context of one query a row: weights [N, 1, S] over values [N, S, D] -> [N, 1, D], of the values' dtype."""
+    loop = current()
+    if loop is not None and _row_by_row(weights, values):
+        return loop.step(("mix", id(values)), values, partial(_fix, values, mixes=True), weights)
     if not (
         _is_served(weights, values)
         and weights.dtype == torch.float32
@@ -106,6 +113,66 @@ def naive_mix(weights: Tensor, values: Tensor) -> Tensor:
     return weights.to(values.dtype) @ values
 
 
+def dots(query: Tensor, keys: Tensor) -> Tensor:
+    """The products of one query a row, [N, 1, D], and its keys [N, S, D]: [N, 1, S], by the kernel in single precision.
+
+    They serve other numbers of queries and leading dimensions too.
+    """
+    loop = current()
+    if loop is not None and _row_by_row(query, keys):
+        return loop.step(("dots", id(keys)), keys, partial(_fix, keys, mixes=False), query)
+    if not (
+        _is_served(query, keys)
+        and query.dtype == keys.dtype
+        and keys.stride(-1) == 1
+        and query.shape == (len(keys), 1, keys.shape[-1])
+        and query.is_contiguous()
+        and (kernel := _kernel()) is not None
+    ):
+        return naive_dots(query, keys)
+    rows, positions, width = keys.shape
+    found = query.new_empty(rows, 1, positions, dtype=torch.float32)
+    kernel.steps_dots(
+        query.data_ptr(), keys.data_ptr(), keys.stride(0), keys.stride(1), found.data_ptr(), rows, positions, width,
+        torch.get_num_threads(), keys.dtype == torch.bfloat16,
+    )  # fmt: skip
+    return found
+
+
+def naive_dots(query: Tensor, keys: Tensor) -> Tensor:
+    """The reference of `dots`; it has gradients."""
+    return query @ keys.transpose(-1, -2)
+
+
+def _row_by_row(inputs: Tensor, matrices: Tensor) -> bool:
+    return inputs.dim() == matrices.dim() == 3 and inputs.shape[:2] == (len(matrices), 1)
+
+
+def _fix(matrices: Tensor, mixes: bool) -> tuple[Fixed, tuple[Tensor, ...]]:
+    device = matrices.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else matrices.dtype
+    return _FixedRows(mixes), (matrices.to(dtype),)
+
+
+class _FixedRows(Fixed):
+    """`mix` or `dots` of many inputs, one after the other, with the same values or keys."""
+
+    def __init__(self, mixes: bool) -> None:
+        super().__init__()
+        self._mixes = mixes
+
+    def ahead(self, inputs: Tensor, *fixed: Tensor) -> Tensor:
+        return mix(inputs, *fixed) if self._mixes else dots(inputs.to(fixed[0].dtype), *fixed)
+
+    def back(self, inputs: Tensor, grad: Tensor, *fixed: Tensor) -> Tensor:
+        found = dots(grad.contiguous(), *fixed) if self._mixes else mix(grad.contiguous(), *fixed)
+        return found.to(inputs.dtype)
+
+    def total(self, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], *fixed: Tensor) -> tuple[Tensor, ...]:
+        given, back = (torch.cat(parts, 1).to(fixed[0].dtype) for parts in (inputs, grads))
+        return (given.mT @ back if self._mixes else back.mT @ given,)
+
+
 def lstm_cell(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """The gates of an LSTM (Hochreiter and Schmidhuber 1997, with forget gates, in torch's order).
 
@@ -117,22 +184,12 @@ def lstm_cell(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> tuple[Tensor, 
     Returns:
         the hidden state and the cell, [N, H] each.
     """
-    if not (
-        _is_served(inputs, recurrent, cell)
-        and inputs.dtype == recurrent.dtype == cell.dtype
-        and inputs.is_contiguous()
-        and recurrent.is_contiguous()
-        and cell.stride(1) == 1
-        and (kernel := _kernel()) is not None
-    ):
+    if current() is not None and _in_lstm(inputs, recurrent, cell):
+        found: tuple[Tensor, Tensor] = _LSTMCell.apply(inputs, recurrent, cell)  # type: ignore[no-untyped-call]
+        return found
+    if not _is_served(inputs, recurrent, cell) or not _in_lstm(inputs, recurrent, cell):
         return naive_lstm_cell(inputs, recurrent, cell)
-    rows, size = cell.shape
-    hidden, new = cell.new_empty(rows, size), cell.new_empty(rows, size)
-    kernel.steps_lstm(
-        inputs.data_ptr(), recurrent.data_ptr(), cell.data_ptr(), cell.stride(0), hidden.data_ptr(), new.data_ptr(),
-        rows, size, torch.get_num_threads(), cell.dtype == torch.bfloat16,
-    )  # fmt: skip
-    return hidden, new
+    return _lstm(inputs, recurrent, cell)
 
 
 def naive_lstm_cell(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,6 +197,52 @@ def naive_lstm_cell(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> tuple[Te
     i, f, g, o = (inputs + recurrent).chunk(4, -1)
     new = f.sigmoid() * cell + i.sigmoid() * g.tanh()
     return o.sigmoid() * new.tanh(), new
+
+
+def _in_lstm(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> bool:
+    """Whether the kernel knows such gates and cells."""
+    return (
+        serves(_DTYPES, inputs, recurrent, cell)
+        and inputs.dtype == recurrent.dtype == cell.dtype
+        and inputs.is_contiguous()
+        and recurrent.is_contiguous()
+        and cell.stride(1) == 1
+        and cell.numel() > 0
+        and _kernel() is not None
+    )
+
+
+def _lstm(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    kernel = _kernel()
+    assert kernel is not None
+    hidden, new = (cell.new_empty(cell.shape) for _ in range(2))
+    kernel.steps_lstm(
+        inputs.data_ptr(), recurrent.data_ptr(), cell.data_ptr(), cell.stride(0), hidden.data_ptr(), new.data_ptr(),
+        *cell.shape, torch.get_num_threads(), cell.dtype == torch.bfloat16,
+    )  # fmt: skip
+    return hidden, new
+
+
+class _LSTMCell(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(*inputs)
+        return _lstm(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_hidden: Tensor, of_cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, recurrent, cell = ctx.saved_tensors
+        kernel = _kernel()
+        assert kernel is not None
+        of_hidden, of_cell = of_hidden.contiguous(), of_cell.contiguous()
+        of_gates, of_before = torch.empty_like(inputs), cell.new_empty(cell.shape)
+        kernel.steps_lstm_back(
+            inputs.data_ptr(), recurrent.data_ptr(), cell.data_ptr(), cell.stride(0), of_hidden.data_ptr(),
+            of_cell.data_ptr(), of_gates.data_ptr(), of_before.data_ptr(), *cell.shape, torch.get_num_threads(),
+            cell.dtype == torch.bfloat16,
+        )  # fmt: skip
+        return of_gates, of_gates, of_before
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -225,9 +328,11 @@ def _kernel() -> ctypes.CDLL | None:
         at, number = ctypes.c_void_p, ctypes.c_int64
         library.steps_attend.argtypes = [at, number, number, at, at, at, at, at, number]
         library.steps_mix.argtypes = [at, at, number, number, at, *[number] * 5]
+        library.steps_dots.argtypes = library.steps_mix.argtypes
         library.steps_lstm.argtypes = [at, at, at, number, at, at, *[number] * 4]
         library.steps_log_softmax.argtypes = [at, at, *[number] * 4]
         library.steps_largest.argtypes = [at, at, *[number] * 4, at, at, number]
-        for name in ("attend", "mix", "lstm", "log_softmax", "largest"):
+        library.steps_lstm_back.argtypes = [at, at, at, number, at, at, at, at, *[number] * 4]
+        for name in ("attend", "mix", "dots", "lstm", "lstm_back", "log_softmax", "largest"):
             getattr(library, f"steps_{name}").restype = None
     return library

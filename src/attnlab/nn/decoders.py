@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.attention import Candidates, Memory
+from attnlab.kernels.loops import Loop
 from attnlab.kernels.products import Linear
 from attnlab.nn.multihead import AttentionFactory
 from attnlab.nn.recording import Recorder
@@ -186,7 +187,7 @@ class Decoder(nn.Module, ABC):
             memory, state = memory.select(rows), state.repeat(copies)
             projected, embedded = projected.repeat(copies, 1, 1), embedded.repeat(copies, 1, 1)
         states, steps = [], []
-        with self.recurrence.looping():
+        with Loop():
             for gates in projected.unbind(1):
                 state, candidates = self.advance(gates, memory, state)
                 states.append(state)

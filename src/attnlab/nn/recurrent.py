@@ -1,7 +1,5 @@
 """Recurrent layers, run over whole sequences (fused) or a step at a time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 from attnlab.kernels.products import linear
 from attnlab.kernels.steps import lstm_cell
 from attnlab.nn.dropout import Dropout
-from attnlab.nn.loop import LoopLinear
 
 CellKind = Literal["lstm", "gru"]
 
@@ -78,13 +75,6 @@ class BidirectionalEncoder(nn.Module):
         return outputs, torch.stack(finals, 1)
 
 
-class _LoopWeights(NamedTuple):
-    """The linear maps of a stack's layers within a loop."""
-
-    inputs: list[LoopLinear]
-    recurrent: list[LoopLinear]
-
-
 class RecurrentStep(nn.Module):
     """A recurrent stack that can run fused over a sequence or one step at a time, on the same parameters.
 
@@ -107,7 +97,6 @@ class RecurrentStep(nn.Module):
         self.layers = layers
         self.dropout = dropout
         self.rnn = make_rnn(kind, input_size + feed_size, size, layers, dropout)
-        self._loop: _LoopWeights | None = None
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -129,28 +118,12 @@ class RecurrentStep(nn.Module):
         # an LSTM adds both biases; a GRU gates the recurrent one, which therefore stays in the step
         return linear(inputs, w_ih, b_ih + b_hh if self.kind == "lstm" else b_ih, slice(0, self.input_size))
 
-    @contextmanager
-    def looping(self) -> Iterator[None]:
-        """Within this context, all calls of `step` share one cast and one gradient of the weights."""
-        weights = [self._weights(layer) for layer in range(self.layers)]
-        fed = weights[0][0][:, self.input_size :]
-        inputs = [fed, *(w_ih for w_ih, *_ in weights[1:])]
-        self._loop = _LoopWeights([LoopLinear(w) for w in inputs], [LoopLinear(w_hh) for _, w_hh, *_ in weights])
-        try:
-            yield
-        finally:
-            self._loop = None
-
     def _input(self, layer: int, below: Tensor) -> Tensor:
         """What a layer's gates get from below: from what is fed (layer 0) or from the layer before, without biases."""
-        if self._loop is not None:
-            return self._loop.inputs[layer](below)
         return linear(below, self._weights(layer)[0], columns=slice(self.input_size if layer == 0 else 0, None))
 
     def _recurrent(self, layer: int, hidden: Tensor) -> Tensor:
         """What a layer's gates get from its own last state, without biases."""
-        if self._loop is not None:
-            return self._loop.recurrent[layer](hidden)
         return linear(hidden, self._weights(layer)[1])
 
     def step(self, projected: Tensor, feed: Tensor | None, state: RecurrentState) -> RecurrentState:
