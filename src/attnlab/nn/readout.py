@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from attnlab.kernels.likelihood import log_likelihoods, logit_gradients
 from attnlab.kernels.products import linear
 from attnlab.kernels.steps import log_softmax
 
@@ -15,12 +16,11 @@ _TYPES = 16  # and that of types, for the rows of logits begin at whole cache li
 
 
 class TokenLogLikelihood(torch.autograd.Function):
-    """log p(target) under a linear readout, with one pass over [N, V] between its matrix products: the softmax.
+    """log p(target) under a linear readout, with two passes over [N, V] between its matrix products.
 
-    Equal to `naive_log_likelihood`, gradients included. With probabilities P, upstream gradient g and smoothing s,
-    d / d logits = g ((1 - s) onehot + s / V - P). Only the part with P is as wide as the vocabulary, and there g scales
-    the narrow side of the products; the other two parts are sums over tokens. Where `recompute` is set, P is made anew
-    in the backward pass instead of being kept. V is rounded up by types of probability 0.
+    Equal to `naive_log_likelihood`, gradients included. Where `recompute` is set, the logits are made anew in the
+    backward pass instead of being kept; so they are in a second backward pass, for the first one uses them up. V is
+    rounded up by types of probability 0.
     """
 
     @staticmethod
@@ -31,41 +31,20 @@ class TokenLogLikelihood(torch.autograd.Function):
         if spare := -types % _TYPES:
             weight, bias = F.pad(weight, (0, 0, 0, spare)), F.pad(bias, (0, spare), value=-torch.inf)
         logits = linear(features, weight, bias)
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        gold = logits.gather(1, targets.unsqueeze(1)).to(wide)
-        largest = logits.amax(1, keepdim=True).to(wide)
-        probabilities = torch.softmax(logits, 1, out=logits)  # in the place of the logits, row by row
-        # log Z from the largest entry, whose probability cannot underflow
-        normalizer = largest - probabilities.amax(1, keepdim=True).to(wide).log()
-        if smoothing:
-            mean = features.to(wide) @ weight[:types].mean(0, dtype=wide) + bias[:types].mean(dtype=wide)
-            gold = (1 - smoothing) * gold + smoothing * mean.unsqueeze(1)
+        found, normalizers = log_likelihoods(logits, targets, smoothing, types)
         ctx.smoothing, ctx.types = smoothing, types
-        ctx.save_for_backward(features, weight, bias, targets, None if recompute else probabilities)
-        return (gold - normalizer).squeeze(1)
+        ctx.save_for_backward(features, weight, bias, targets, normalizers)
+        ctx.kept = [] if recompute else [logits]
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, bias, targets, saved = ctx.saved_tensors
-        if saved is None:
-            logits = linear(features, weight, bias)
-            saved = torch.softmax(logits, 1, out=logits)
-        probabilities = saved
-        scale = grad.to(weight.dtype).unsqueeze(1)  # [N, 1]
-        scaled = scale * features
-        to_features = linear(probabilities, weight.t()).mul_(-scale)
-        to_weight = probabilities.t().mm(-scaled)
-        to_bias = probabilities.t().mv(-scale.squeeze(1))
-        share = 1 - ctx.smoothing
-        to_features.addcmul_(weight[targets], scale, value=share)
-        to_weight.index_add_(0, targets, scaled, alpha=share)
-        to_bias.index_add_(0, targets, scale.squeeze(1), alpha=share)
-        if ctx.smoothing:
-            to_features.addcmul_(weight[: ctx.types].mean(0), scale, value=ctx.smoothing)
-            to_weight.add_(scaled.sum(0), alpha=ctx.smoothing / ctx.types)
-            to_bias.add_(scale.sum(), alpha=ctx.smoothing / ctx.types)
-        return to_features, to_weight[: ctx.types], to_bias[: ctx.types], None, None, None
+        features, weight, bias, targets, normalizers = ctx.saved_tensors
+        logits = ctx.kept.pop() if ctx.kept else linear(features, weight, bias)
+        to_logits, to_bias = logit_gradients(logits, targets, normalizers, grad, ctx.smoothing, ctx.types)
+        of_features, of_weight = linear(to_logits, weight.t()), to_logits.t().mm(features)
+        return of_features, of_weight[: ctx.types], to_bias[: ctx.types].to(bias.dtype), None, None, None
 
 
 def naive_log_likelihood(
