@@ -8,6 +8,8 @@
 // Tasks are shared out among threads, but each number is summed by one thread in one order: results do not depend on
 // how many threads there are.
 
+#include <limits>
+
 #include "vectors.h"
 
 namespace {
@@ -194,24 +196,35 @@ void differentiate(
     give(dk, key, grad_key);
 }
 
-// The gradient of one query in some columns, at most BLOCK, given those of its scores.
-void differentiate_query(const float *query, const Rows &key, const float *energy, const float *grad, float *grad_query) {
-    constexpr int64_t MOST = BLOCK / LANES;
-    const int64_t width = key.vectors();
-    Vector sums[MOST]{}, here[MOST]{};
-    for (int64_t w = 0; w < width; ++w) here[w] = load(query + w * LANES, key.columns - w * LANES);
-    for (int64_t s = 0; s < key.count; ++s) {
-        for (int64_t w = 0; w < width; ++w) {
-            Vector slope;
-            Any::tanh(here[w], key.read(s, w * LANES), slope);
-            sums[w] += grad[s] * slope;
+// Keys for queries that come one at a time: as they are, as `Usual` prepares them, and the largest size among those of
+// each item, infinite where NaN is among them.
+struct Ready {
+    const float *at, *prepared, *reaches;
+
+    // Calls with(Form{}, keys) with the form to use for a query and the keys of an item as that form reads them.
+    template <class With>
+    void in_form(const float *query, int64_t item, int64_t keys, int64_t width, With with) const {
+        const float far = std::max(reaches[item], reach({query, 1, width, width}));
+        const int64_t begin = item * keys * width;
+        // small numbers keep their precision in the last form as in the first
+        if (far > Small::REACH && far <= Usual::REACH)
+            with(Usual{}, Rows{prepared + begin, keys, width, width});
+        else
+            with(Any{}, Rows{at + begin, keys, width, width});
+    }
+
+    static float reach(const Rows &rows) {
+        Vector top{};
+        for (int64_t row = 0; row < rows.count; ++row) {
+            for (int64_t column = 0; column < rows.columns; column += LANES) {
+                const Vector size = (Vector)((Bits)rows.read(row, column) & 0x7fffffffu);
+                top = top >= size ? top : size;  // NaN takes the place of what is there, and what follows that of NaN
+                top = size == size ? top : Vector{} + std::numeric_limits<float>::infinity();
+            }
         }
+        return greatest(top);
     }
-    for (int64_t w = 0; w < width; ++w) {
-        const int64_t column = w * LANES, left = key.columns - column;
-        store(Any::SLOPE * load(energy + column, left) * sums[w], grad_query + column, left);
-    }
-}
+};
 
 }  // namespace
 
@@ -265,18 +278,82 @@ void additive_backward(
     }
 }
 
-// That of the queries alone, each by itself.
-void additive_backward_query(
-    const float *query, const float *key, const float *energy, const float *grad, float *grad_query, int64_t items,
-    int64_t queries, int64_t keys, int64_t width, int64_t threads
+// Keys [items, keys, width] made ready for queries that come one at a time: prepared [items, keys, width], reaches
+// [items].
+void additive_prepare(
+    const float *key, float *prepared, float *reaches, int64_t items, int64_t, int64_t keys, int64_t width,
+    int64_t threads
 ) {
-    const int64_t blocks = parts(width, BLOCK);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t task = 0; task < items * queries * blocks; ++task) {
-        const int64_t row = task / blocks, column = task % blocks * BLOCK;
-        const Rows k{key + row / queries * keys * width + column, keys, width, std::min(BLOCK, width - column)};
-        const int64_t at = row * width + column;
-        differentiate_query(query + at, k, energy + column, grad + row * keys, grad_query + at);
+    for (int64_t item = 0; item < items; ++item) {
+        const Rows rows{key + item * keys * width, keys, width, width};
+        reaches[item] = Ready::reach(rows);
+        for (int64_t row = 0; row < keys; ++row)
+            for (int64_t column = 0; column < width; column += LANES)
+                store(
+                    Usual::prepare(rows.read(row, column)), prepared + (item * keys + row) * width + column,
+                    width - column
+                );
+    }
+}
+
+// The scores of such queries.
+void additive_forward_ready(
+    const float *query, const float *key, const float *prepared, const float *reaches, const float *energy,
+    float *scores, int64_t items, int64_t queries, int64_t keys, int64_t width, int64_t threads
+) {
+    const Ready ready{key, prepared, reaches};
+    const int64_t vectors = parts(width, LANES);
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<Vector> own(2 * vectors);
+        Vector *v = own.data(), *q = v + vectors;
+        for (int64_t w = 0; w < vectors; ++w) v[w] = load(energy + w * LANES, width - w * LANES);
+#pragma omp for schedule(static) nowait
+        for (int64_t row = 0; row < items * queries; ++row) {
+            const Rows one{query + row * width, 1, width, width};
+            ready.in_form(one.at, row / queries, keys, width, [&](auto form, const Rows &k) {
+                using Form = decltype(form);
+                one.prepare<Form>(q, vectors, 1);
+                for (int64_t s = 0; s < keys; ++s) {
+                    Vector sum{};
+                    for (int64_t w = 0; w < vectors; ++w) sum += v[w] * Form::tanh(q[w], k.read(s, w * LANES));
+                    scores[row * keys + s] = total(sum);
+                }
+            });
+        }
+    }
+}
+
+// The gradients of such queries alone.
+void additive_backward_ready(
+    const float *query, const float *key, const float *prepared, const float *reaches, const float *energy,
+    const float *grad, float *grad_query, int64_t items, int64_t queries, int64_t keys, int64_t width, int64_t threads
+) {
+    const Ready ready{key, prepared, reaches};
+    constexpr int64_t SUMS = BLOCK / LANES;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < items * queries; ++row) {
+        ready.in_form(query + row * width, row / queries, keys, width, [&](auto form, const Rows &k) {
+            using Form = decltype(form);
+            for (int64_t column = 0; column < width; column += BLOCK) {
+                const int64_t begin = row * width + column, many = std::min(SUMS, parts(width - column, LANES));
+                Vector sums[SUMS]{}, q[SUMS];
+                for (int64_t w = 0; w < many; ++w)
+                    q[w] = Form::prepare(load(query + begin + w * LANES, width - column - w * LANES));
+                for (int64_t s = 0; s < keys; ++s) {
+                    for (int64_t w = 0; w < many; ++w) {
+                        Vector slope;
+                        Form::tanh(q[w], k.read(s, column + w * LANES), slope);
+                        sums[w] += grad[row * keys + s] * slope;
+                    }
+                }
+                for (int64_t w = 0; w < many; ++w) {
+                    const int64_t at = column + w * LANES, left = width - at;
+                    store(Form::SLOPE * load(energy + at, left) * sums[w], grad_query + row * width + at, left);
+                }
+            }
+        });
     }
 }
 

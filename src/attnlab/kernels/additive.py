@@ -82,11 +82,23 @@ def _is_served(query: Tensor, key: Tensor, energy: Tensor) -> bool:
 def _kernel() -> ctypes.CDLL | None:
     library = load("additive")
     if library is not None:
-        for name, tensors in (("forward", 4), ("backward", 7), ("backward_query", 5)):
+        for name, tensors in (
+            ("forward", 4),
+            ("backward", 7),
+            ("prepare", 3),
+            ("forward_ready", 6),
+            ("backward_ready", 7),
+        ):
             function = getattr(library, f"additive_{name}")
             function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * 5
             function.restype = None
     return library
+
+
+def _compiled() -> ctypes.CDLL:
+    kernel = _kernel()
+    assert kernel is not None
+    return kernel
 
 
 def _device_kernel(width: int) -> ModuleType | None:
@@ -130,14 +142,35 @@ class _AdditiveScores(torch.autograd.Function):
 class _FixedKeys(Fixed):
     """The same of the queries that come one after the other, with keys and energy fixed."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready: tuple[Tensor, ...] | None = None  # what the processor's kernel makes of the keys
+
     def ahead(self, inputs: Tensor, *fixed: Tensor) -> Tensor:
-        return _forward(inputs, *fixed)
+        if inputs.is_cuda:
+            return _forward(inputs, *fixed)
+        query, key, energy = (x.contiguous() for x in (inputs, *fixed))
+        scores = query.new_empty(*query.shape[:-1], key.shape[-2])
+        _run(_compiled().additive_forward_ready, (query, key, *self._prepared(key), energy, scores), query, key)
+        return scores
 
     def back(self, inputs: Tensor, grad: Tensor, *fixed: Tensor) -> Tensor:
-        return _backward_query(inputs, *fixed, grad)
+        query, key, energy, grad = (x.contiguous() for x in (inputs, *fixed, grad))
+        if query.is_cuda:
+            on_device: Tensor = _on_device("backward_query", query, key, energy, grad)
+            return on_device.view_as(query)
+        found = torch.empty_like(query)
+        _run(_compiled().additive_backward_ready, (query, key, *self._prepared(key), energy, grad, found), query, key)
+        return found
 
     def total(self, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], *fixed: Tensor) -> tuple[Tensor, ...]:
         return _backward(torch.cat(inputs, -2), *fixed, torch.cat(grads, -2))[1:]
+
+    def _prepared(self, key: Tensor) -> tuple[Tensor, ...]:
+        if self._ready is None:
+            self._ready = torch.empty_like(key), key.new_empty(key.shape[:-2])
+            _run(_compiled().additive_prepare, (key, *self._ready), key, key)
+        return self._ready
 
 
 def _forward(*inputs: Tensor) -> Tensor:
@@ -145,10 +178,8 @@ def _forward(*inputs: Tensor) -> Tensor:
     if query.is_cuda:
         on_device: Tensor = _on_device("forward", query, key, energy)
         return on_device.view(*query.shape[:-1], key.shape[-2])
-    kernel = _kernel()
-    assert kernel is not None
     scores = query.new_empty(*query.shape[:-1], key.shape[-2])
-    _run(kernel.additive_forward, (query, key, energy, scores), query, key)
+    _run(_compiled().additive_forward, (query, key, energy, scores), query, key)
     return scores
 
 
@@ -158,25 +189,10 @@ def _backward(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if query.is_cuda:
         of_query, of_key, of_energy = _on_device("backward", query, key, energy, grad)
         return of_query.view_as(query), of_key.view_as(key), of_energy
-    kernel = _kernel()
-    assert kernel is not None
     of_query, of_key = torch.empty_like(query), torch.empty_like(key)
     of_energy = query.new_empty(math.prod(query.shape[:-2]), query.shape[-1])  # of each item
-    _run(kernel.additive_backward, (query, key, energy, grad, of_query, of_key, of_energy), query, key)
+    _run(_compiled().additive_backward, (query, key, energy, grad, of_query, of_key, of_energy), query, key)
     return of_query, of_key, of_energy.sum(0)
-
-
-def _backward_query(*inputs: Tensor) -> Tensor:
-    """The first of those alone."""
-    query, key, energy, grad = (x.contiguous() for x in inputs)
-    if query.is_cuda:
-        on_device: Tensor = _on_device("backward_query", query, key, energy, grad)
-        return on_device.view_as(query)
-    kernel = _kernel()
-    assert kernel is not None
-    of_query = torch.empty_like(query)
-    _run(kernel.additive_backward_query, (query, key, energy, grad, of_query), query, key)
-    return of_query
 
 
 def _on_device(name: str, query: Tensor, key: Tensor, energy: Tensor, *grad: Tensor) -> Any:

@@ -46,9 +46,9 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, columns: 
     """x W^T + b, as `torch.nn.functional.linear` gives it, for inputs [..., I], weight [O, J] and bias [O].
 
     In single precision torch asks MKL, which takes up to twice as long as oneDNN where there are few rows, as in the
-    steps of a search, and a third longer for a readout's many columns. So this asks oneDNN where torch has it and no
-    gradient is wanted; everything else is served by torch's own function, and so is autocast, but within `Packing`.
-    In a `Loop` with gradients it is asked too, of weights laid out once in each direction.
+    steps of a search, and a third longer for a readout's many columns; in bfloat16 it asks oneDNN, but for the product
+    alone, and adds it to a copy of the bias. So this asks oneDNN for both where torch has it and no gradient is wanted,
+    or in a `Loop`; everything else is served by torch's own function, and so is autocast, but within `Packing`.
 
     Args:
         inputs: x, [..., I].
@@ -121,29 +121,19 @@ class _FixedLinear(Fixed):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self._ahead = pack(weight)
-        self._back: Tensor | None = None
-
-    # where it is not packed, (W x^T)^T, not x W^T: with the few rows of a step BLAS is up to half again as fast
+        # in bfloat16, and for the way back, laying it out takes longer than the steps gain
+        self._packed = pack(weight) if weight.dtype == torch.float32 else None
 
     def ahead(self, inputs: Tensor, *fixed: Tensor) -> Tensor:
         weight, *bias = fixed
-        rows = inputs.to(weight.dtype).flatten(0, -2)
-        if self._ahead is not None:
-            out = product(rows.contiguous(), self._ahead, *bias)
-        elif bias:
-            out = torch.addmm(bias[0].unsqueeze(1), weight, rows.t()).t()
-        else:
-            out = (weight @ rows.t()).t()
-        return out.view(*inputs.shape[:-1], len(weight))
+        if self._packed is None:
+            return F.linear(inputs.to(weight.dtype), weight, *bias)
+        return product(inputs.to(weight.dtype).contiguous(), self._packed, *bias)
 
     def back(self, inputs: Tensor, grad: Tensor, *fixed: Tensor) -> Tensor:
         weight = fixed[0]
-        if self._ahead is not None and self._back is None:
-            self._back = pack(weight.t())
-        rows = grad.flatten(0, -2)
-        out = (weight.t() @ rows.t()).t() if self._back is None else product(rows.contiguous(), self._back)
-        return out.view_as(inputs).to(inputs.dtype)
+        out = grad @ weight if self._packed is None else product(grad.contiguous(), weight.t())
+        return out.to(inputs.dtype)
 
     def total(self, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], *fixed: Tensor) -> tuple[Tensor, ...]:
         rows, back = (torch.cat([part.flatten(0, -2) for part in parts]) for parts in (inputs, grads))
@@ -155,7 +145,7 @@ def _fix(weight: Tensor, bias: Tensor | None, columns: slice) -> tuple[Fixed, tu
     """The map by a weight's columns, and its tensors in the type that autocast asks for."""
     device = weight.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    part = (weight if columns == _EVERY else weight[:, columns]).to(dtype)
+    part = (weight if columns == _EVERY else weight[:, columns]).to(dtype).contiguous()
     return _FixedLinear(part), (part,) if bias is None else (part, bias.to(dtype))
 
 
@@ -176,14 +166,14 @@ def _packed(packs: Packs, given: tuple[Tensor, ...], dtype: torch.dtype, columns
 def _is_served(inputs: Tensor, weight: Tensor, *bias: Tensor) -> bool:
     given = (inputs, weight, *bias)
     return (
-        serves((torch.float32,), *given)
+        serves((inputs.dtype,), *given)
         and not (torch.is_grad_enabled() and any(x.requires_grad for x in given))
         and not torch.is_autocast_enabled("cpu")
         and min(x.numel() for x in given) > 0
         and all(x.is_contiguous() for x in (inputs, *bias))
         # oneDNN takes a hundred times as long for parts of a matrix
         and (weight.is_contiguous() or weight.t().is_contiguous())
-        and _multiplies(torch.float32)
+        and _multiplies(inputs.dtype)
     )
 
 

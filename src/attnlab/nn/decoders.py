@@ -132,7 +132,7 @@ class Decoder(nn.Module, ABC):
     def step(self, embedded: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, Candidates, DecoderState]:
         """One step of a search from embeddings [N, E]: features [K, N, R], candidates (T = 1) and the new state."""
         state, candidates = self.advance(self.recurrence.project(embedded), memory, state)
-        hidden = state.recurrent.hidden[:, -1:]
+        hidden = state.recurrent.top
         feed = None if state.feed is None else state.feed.unsqueeze(1)
         return self.features(hidden, feed, candidates.contexts, embedded.unsqueeze(1)).squeeze(2), candidates, state
 
@@ -192,7 +192,7 @@ class Decoder(nn.Module, ABC):
                 state, candidates = self.advance(gates, memory, state)
                 states.append(state)
                 steps.append(candidates)
-        hidden = torch.stack([state.recurrent.hidden[:, -1] for state in states], 1)
+        hidden = torch.cat([state.recurrent.top for state in states], 1)
         feed = torch.stack([state.feed for state in states if state.feed is not None], 1)
         contexts = torch.cat([step.contexts for step in steps], -2)
         features = self.features(hidden, feed, contexts, embedded).view(copies, batch, length, -1)  # of [1, K B, T, R]
@@ -258,7 +258,7 @@ class LuongDecoder(Decoder):
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
         recurrent = self.recurrence.step(projected, state.feed, state.recurrent)
-        hidden = recurrent.hidden[:, -1:]
+        hidden = recurrent.top
         candidates: Candidates = self.attention(hidden, memory, state.steps, follow=self.feed_size > 0)
         feed = self._combine(hidden.squeeze(1), self._only(candidates)) if self.feed_size else None
         return state.after(recurrent, feed), candidates
@@ -296,7 +296,7 @@ class BahdanauDecoder(Decoder):
         self.combine = Linear(size + key_size + input_size, readout_size)
 
     def advance(self, projected: Tensor, memory: Memory, state: DecoderState) -> tuple[DecoderState, Candidates]:
-        candidates: Candidates = self.attention(state.recurrent.hidden[:, -1:], memory, state.steps, follow=True)
+        candidates: Candidates = self.attention(state.recurrent.top, memory, state.steps, follow=True)
         context = self._only(candidates)
         recurrent = self.recurrence.step(projected, context, state.recurrent)
         return state.after(recurrent, context), candidates

@@ -19,6 +19,11 @@ class RecurrentState(NamedTuple):
     hidden: Tensor
     cell: Tensor | None
 
+    @property
+    def top(self) -> Tensor:
+        """The last layer's hidden state, [N, 1, H]."""
+        return self.hidden if self.hidden.shape[1] == 1 else self.hidden[:, -1:]
+
 
 def make_rnn(kind: CellKind, input_size: int, size: int, layers: int, dropout: float) -> nn.LSTM | nn.GRU:
     """A stack of unidirectional LSTM or GRU layers, batch first, with dropout between layers."""
@@ -130,15 +135,17 @@ class RecurrentStep(nn.Module):
         """One step from the projected input [N, G H] and the fed half [N, F]: the new state."""
         hiddens: list[Tensor] = []
         cells: list[Tensor] = []
+        before = state.hidden.unbind(1)  # whose gradient is one tensor, not one a layer as large as all
+        cells_before = () if state.cell is None else state.cell.unbind(1)
         gates = projected if feed is None else projected + self._input(0, feed)
         for layer in range(self.layers):
             _, _, b_ih, b_hh = self._weights(layer)
             if layer > 0:
                 below = F.dropout(hiddens[-1], self.dropout, self.training)
                 gates = self._input(layer, below) + (b_ih + b_hh if self.kind == "lstm" else b_ih)
-            hidden = state.hidden[:, layer]
-            if state.cell is not None:
-                hidden, cell = lstm_cell(gates, self._recurrent(layer, hidden), state.cell[:, layer])
+            hidden = before[layer]
+            if cells_before:
+                hidden, cell = lstm_cell(gates, self._recurrent(layer, hidden), cells_before[layer])
                 hiddens.append(hidden)
                 cells.append(cell)
             else:
@@ -147,4 +154,9 @@ class RecurrentStep(nn.Module):
                 update = (z_in + z_rec).sigmoid()
                 candidate = (n_in + (r_in + r_rec).sigmoid() * n_rec).tanh()
                 hiddens.append(candidate + update * (hidden - candidate))
-        return RecurrentState(torch.stack(hiddens, 1), torch.stack(cells, 1) if cells else None)
+        return RecurrentState(_stack(hiddens), _stack(cells) if cells else None)
+
+
+def _stack(layers: list[Tensor]) -> Tensor:
+    """[N, H] of L layers as [N, L, H], without a copy of the only one."""
+    return torch.stack(layers, 1) if len(layers) > 1 else layers[0].unsqueeze(1)
