@@ -78,7 +78,8 @@ def own_half(tokens: Tensor, past: Sequence[Tensor], ancestors: Tensor, layers: 
     Returns:
         x + out(attend(before(x))) [N, D]; query(behind(of that)) [N, D]; and this step's queries, keys and values.
     """
-    if not (_is_served(tokens, layers.out, *past) and serves((torch.int64,), ancestors)):
+    # of the past the last step's alone is looked at, which looked at the one before
+    if not (_is_served(tokens, layers.out, *past[-1:]) and serves((torch.int64,), ancestors)):
         return naive_own_half(tokens, past, ancestors, layers)
     kernel, dtype = _kernel(), asked(tokens)
     assert kernel is not None

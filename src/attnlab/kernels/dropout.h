@@ -6,7 +6,6 @@
 
 namespace {
 
-typedef int16_t Shorts __attribute__((vector_size(LANES * sizeof(int16_t))));
 typedef int32_t Integers __attribute__((vector_size(LANES * sizeof(float))));
 
 // Which elements dropout keeps: those whose bits are at least the threshold, times `scale`; all
@@ -19,8 +18,8 @@ struct Kept {
     // Of the elements from one on, of which `count` are left.
     Vector factor(int64_t element, int64_t count = LANES) const {
         if (!bits) return Vector{} + 1.0f;
-        const Shorts drawn = take<Shorts>(bits + element, count);
-        return __builtin_convertvector(drawn, Integers) >= int32_t(threshold) ? Vector{} + scale : Vector{};
+        const Integers drawn = (Integers)(widened(take<Halves>(bits + element, count)) << 16);  // times 2^16
+        return drawn >= int32_t(threshold * 65536) ? Vector{} + scale : Vector{};
     }
 };
 

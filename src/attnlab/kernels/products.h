@@ -58,7 +58,7 @@ void strip(
 ) {
     for (; row + M <= rows; row += M) tile<M, V>(a, depth, b, stride, to, row, column);
     if constexpr (M > 1)
-        if (row < rows) strip<(M > 4 ? 4 : M / 2), V>(a, row, rows, depth, b, stride, to, column);
+        if (row < rows) strip<(M > 8 ? 8 : M > 6 ? 6 : M > 4 ? 4 : M - 1), V>(a, row, rows, depth, b, stride, to, column);
 }
 
 // a [rows, depth] times b [depth, columns], whose columns are whole vectors.

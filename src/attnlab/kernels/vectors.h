@@ -33,9 +33,14 @@ inline Register take(const Number *from, int64_t count) {
     Register x{};
     if (count >= LANES) {
         std::memcpy(&x, from, sizeof x);
-    } else {
-        std::memcpy(&x, from, count * sizeof(Number));
+        return x;
     }
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    const __mmask16 there = (1u << count) - 1;
+    if constexpr (sizeof(Number) == 4) return (Register)_mm512_maskz_loadu_epi32(there, from);
+    if constexpr (sizeof(Number) == 2) return (Register)_mm256_maskz_loadu_epi16(there, from);
+#endif
+    std::memcpy(&x, from, count * sizeof(Number));
     return x;
 }
 
@@ -43,15 +48,37 @@ template <class Register, class Number>
 inline void put(Register x, Number *to, int64_t count) {
     if (count >= LANES) {
         std::memcpy(to, &x, sizeof x);
-    } else {
-        std::memcpy(to, &x, count * sizeof(Number));
+        return;
     }
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    const __mmask16 there = (1u << count) - 1;
+    if constexpr (sizeof(Number) == 4) return _mm512_mask_storeu_epi32(to, there, (__m512i)x);
+    if constexpr (sizeof(Number) == 2) return _mm256_mask_storeu_epi16(to, there, (__m256i)x);
+#endif
+    std::memcpy(to, &x, count * sizeof(Number));
 }
 
 inline Vector load(const float *from, int64_t count) { return take<Vector>(from, count); }
 inline void store(Vector x, float *to, int64_t count) { put(x, to, count); }
 
 typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+
+// Where there are instructions for the whole register, the compiler would take several and pass through memory.
+inline Bits widened(Halves x) {
+#if defined(__AVX512F__)
+    return (Bits)_mm512_cvtepu16_epi32((__m256i)x);
+#else
+    return __builtin_convertvector(x, Bits);
+#endif
+}
+
+inline Halves narrowed(Bits x) {
+#if defined(__AVX512F__)
+    return (Halves)_mm512_cvtepi32_epi16((__m512i)x);
+#else
+    return __builtin_convertvector(x, Halves);
+#endif
+}
 
 struct Brain {  // bfloat16: the upper half of a float
     uint16_t bits;
@@ -60,14 +87,14 @@ struct Brain {  // bfloat16: the upper half of a float
 inline Vector read(const float *from, int64_t count) { return load(from, count); }
 
 inline Vector read(const Brain *from, int64_t count) {
-    return (Vector)(__builtin_convertvector(take<Halves>(from, count), Bits) << 16);
+    return (Vector)(widened(take<Halves>(from, count)) << 16);
 }
 
 inline void write(Vector x, float *to, int64_t count) { store(x, to, count); }
 
 inline void write(Vector x, Brain *to, int64_t count) {
     const Bits bits = (Bits)x, even = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    put(__builtin_convertvector(x == x ? even : Bits{} + 0x7fc0u, Halves), to, count);
+    put(narrowed(x == x ? even : Bits{} + 0x7fc0u), to, count);
 }
 
 inline float total(Vector x) {
