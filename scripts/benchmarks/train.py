@@ -401,7 +401,7 @@ def _flops_per_token(task: "TranslationTask", data: "TranslationData") -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     from attnlab.data.tokenizers import PAD
-    from attnlab.kernels import dot_product, feed_forward
+    from attnlab.kernels import dot_product, feed_forward, steps
 
     task.train()
     flops = tokens = 0
@@ -410,6 +410,7 @@ def _flops_per_token(task: "TranslationTask", data: "TranslationData") -> float:
         with (
             mock.patch.object(feed_forward, "_is_served", return_value=False),
             mock.patch.object(dot_product, "_is_served", return_value=False),
+            mock.patch.object(steps, "_kernel", return_value=None),
             mock.patch.object(dot_product, "torch_dot_product_attention", dot_product.naive_dot_product_attention),
             warnings.catch_warnings(action="ignore"),
             torch.backends.mkldnn.flags(enabled=False),
