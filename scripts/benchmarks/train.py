@@ -128,9 +128,11 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     data = build(corpus)
     console.print("Preparing the corpus and measuring the peak of matrix products ...")
     data.prepare()
-    peaks = {precision: _machine.matmul_peak(precision) for precision in options.precision}
+    peaks = dict.fromkeys(options.precision, 0.0)
     rows: list[dict[str, Any]] = []
     for shape in _shapes(options):
+        # the largest that is found in all that time, for the machine's speed changes
+        peaks = {precision: max(peak, _machine.matmul_peak(precision)) for precision, peak in peaks.items()}
         clocks, parameters = _clocks(shape, data, options, console)
         flops = _flops_per_token(make_task(compose(CONF, _words(shape, "fp32")), data), data)
         rates = {of: clock.speed()["tokens_per_second"] for of, clock in clocks.items()}
@@ -147,7 +149,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
                 for other, rate in rates.items()
                 if other.toolkit != _OURS and other.precision == like
             }
-            rows[-1] |= {"peak_share": flops * rates[of] / peaks[of.precision], "ratios": ratios}
+            rows[-1] |= {"peak_share": flops * rates[of], "ratios": ratios}
             starts: list[float] = []
             try:
                 if of.precision != "tf32" and not of.compiled:
@@ -155,6 +157,9 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
             except UserError as error:  # what was measured so far is still worth having
                 console.print(f"No time to the first step: {error}", highlight=False, markup=False, soft_wrap=True)
             rows[-1]["seconds_to_first_step"] = statistics.median(starts) if starts else None
+    for row in rows:
+        if "peak_share" in row:
+            row["peak_share"] /= peaks[row["precision"]]
     names = ("sentences", "warmup", "steps", "rounds", "repeats", "retries", "first_step_runs")
     settings = {
         "data": Path(options.data).name if options.data else "phrasebook", "pairs": len(data.splits["train"]),

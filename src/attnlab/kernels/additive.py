@@ -82,15 +82,10 @@ def _is_served(query: Tensor, key: Tensor, energy: Tensor) -> bool:
 def _kernel() -> ctypes.CDLL | None:
     library = load("additive")
     if library is not None:
-        for name, tensors in (
-            ("forward", 4),
-            ("backward", 7),
-            ("prepare", 3),
-            ("forward_ready", 6),
-            ("backward_ready", 7),
-        ):
+        tensors = {"forward": 4, "backward": 7, "prepare": 3, "forward_ready": 6, "backward_ready": 7}
+        for name, count in tensors.items():
             function = getattr(library, f"additive_{name}")
-            function.argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64] * 5
+            function.argtypes = [ctypes.c_void_p] * count + [ctypes.c_int64] * 5
             function.restype = None
     return library
 

@@ -10,11 +10,6 @@ struct Sizes {
     float smoothing;
 };
 
-// Of a row: its largest logit, and the logarithm of the sum of e^(logit - largest).
-struct Normalizer {
-    float highest, size;
-};
-
 // In the last vector of a row, lanes that are no types count as `otherwise`.
 template <class Number>
 inline Vector logits_at(const Number *row, int64_t j, int64_t types, float otherwise) {
@@ -26,7 +21,7 @@ inline Vector logits_at(const Number *row, int64_t j, int64_t types, float other
 
 template <class Number>
 void forward(
-    const Number *logits, const int64_t *targets, float *found, Normalizer *normalizers, const Sizes &sizes
+    const Number *logits, const int64_t *targets, float *found, float *normalizers, const Sizes &sizes
 ) {
     const int64_t types = sizes.types;
 #pragma omp parallel for num_threads(sizes.threads) schedule(static)
@@ -41,7 +36,7 @@ void forward(
         for (int64_t j = 0; j < types; j += LANES)
             sum += power_of_two((logits_at(row, j, types, NEVER) - highest) * BITS);
         const float size = std::log(total(sum));
-        normalizers[n] = {highest, size};
+        normalizers[n] = highest + size;
         float gold = read(row + targets[n], 1)[0] - highest;
         if (sizes.smoothing > 0) {
             for (int64_t j = 0; j < types; j += LANES) all += logits_at(row, j, types, highest) - highest;
@@ -56,7 +51,7 @@ constexpr int64_t BLOCK = 32;
 
 template <class Number>
 void backward(
-    Number *logits, const int64_t *targets, const Normalizer *normalizers, const float *grad, float *to_bias,
+    Number *logits, const int64_t *targets, const float *normalizers, const float *grad, float *to_bias,
     const Sizes &sizes
 ) {
     const int64_t types = sizes.types, width = sizes.width;
@@ -67,8 +62,8 @@ void backward(
         std::fill(sums, sums + width, 0.0f);
         for (int64_t n = first; n < std::min(sizes.rows, first + BLOCK); ++n) {
             Number *row = logits + n * width;
-            const float g = grad[n], highest = normalizers[n].highest, size = normalizers[n].size;
-            const auto share = [&](Vector x) { return power_of_two((x - highest - size) * BITS); };
+            const float g = grad[n], normalizer = normalizers[n];
+            const auto share = [&](Vector x) { return power_of_two((x - normalizer) * BITS); };
             const int64_t target = targets[n];
             const Vector right = g * (1.0f - smoothing + smoothing / types - share(read(row + target, 1)));
             for (int64_t j = 0; j < types; j += LANES) {
@@ -89,7 +84,7 @@ extern "C" {
 
 // Logits [rows, width], of bfloat16 if `brain`, else of float, and targets [rows] -> found [rows], normalizers [rows].
 void likelihood_forward(
-    const void *logits, const int64_t *targets, float *found, Normalizer *normalizers, const Sizes *sizes, int64_t brain
+    const void *logits, const int64_t *targets, float *found, float *normalizers, const Sizes *sizes, int64_t brain
 ) {
     if (brain)
         forward((const Brain *)logits, targets, found, normalizers, *sizes);
@@ -100,7 +95,7 @@ void likelihood_forward(
 // Their gradients, for grad [rows]: the logits', in their place, and to_bias [rows / BLOCK, width], which add up to that of
 // a bias.
 void likelihood_backward(
-    void *logits, const int64_t *targets, const Normalizer *normalizers, const float *grad, float *to_bias,
+    void *logits, const int64_t *targets, const float *normalizers, const float *grad, float *to_bias,
     const Sizes *sizes, int64_t brain
 ) {
     if (brain)

@@ -27,12 +27,11 @@ def log_likelihoods(logits: Tensor, targets: Tensor, smoothing: float, types: in
         types: number of types V.
 
     Returns:
-        [N] in single precision or wider, and what `logit_gradients` needs of each row, [N, 2].
+        Those and log Z, [N] each, in single precision or wider.
     """
     if not _is_served(logits, targets) or (kernel := _kernel()) is None:
         return naive_log_likelihoods(logits, targets, smoothing, types)
-    rows = len(logits)
-    found, normalizers = (logits.new_empty(shape, dtype=torch.float32) for shape in ((rows,), (rows, 2)))
+    found, normalizers = logits.new_empty(2, len(logits), dtype=torch.float32)
     kernel.likelihood_forward(
         logits.data_ptr(), targets.data_ptr(), found.data_ptr(), normalizers.data_ptr(),
         _sizes(logits, smoothing, types), logits.dtype == torch.bfloat16,
@@ -43,13 +42,11 @@ def log_likelihoods(logits: Tensor, targets: Tensor, smoothing: float, types: in
 def naive_log_likelihoods(logits: Tensor, targets: Tensor, smoothing: float, types: int) -> tuple[Tensor, Tensor]:
     """The reference of `log_likelihoods`."""
     wide = logits[:, :types].to(torch.promote_types(logits.dtype, torch.float32))
-    highest = wide.amax(1, keepdim=True)
-    below = wide - highest
-    size = below.logsumexp(1, keepdim=True)
-    gold = below.gather(1, targets.unsqueeze(1))
+    normalizers = wide.logsumexp(1)
+    gold = wide.gather(1, targets.unsqueeze(1)).squeeze(1)
     if smoothing:
-        gold = gold.lerp(below.mean(1, keepdim=True), smoothing)
-    return (gold - size).squeeze(1), torch.cat([highest, size], 1)
+        gold = gold.lerp(wide.mean(1), smoothing)
+    return gold - normalizers, normalizers
 
 
 def logit_gradients(
@@ -60,7 +57,7 @@ def logit_gradients(
     Args:
         logits: as they were given; the kernel uses them up.
         targets: as they were given.
-        normalizers: as `log_likelihoods` returned them.
+        normalizers: log Z, [N].
         grad: g, [N].
         smoothing: s.
         types: V.
@@ -85,11 +82,10 @@ def naive_logit_gradients(
     logits: Tensor, targets: Tensor, normalizers: Tensor, grad: Tensor, smoothing: float, types: int
 ) -> tuple[Tensor, Tensor]:
     """The reference of `logit_gradients`."""
-    highest, size = normalizers.unbind(1)
-    flow = (logits.to(normalizers.dtype) - (highest + size).unsqueeze(1)).exp_().neg_()
+    flow = (logits.to(normalizers.dtype) - normalizers.unsqueeze(1)).exp_().neg_()
     if smoothing:
         flow[:, :types] += smoothing / types
-    flow.scatter_add_(1, targets.unsqueeze(1), flow.new_full((len(flow), 1), 1 - smoothing))
+    flow[torch.arange(len(flow), device=flow.device), targets] += 1 - smoothing
     flow.mul_(grad.unsqueeze(1))
     return flow.to(logits.dtype), flow.sum(0)
 

@@ -83,6 +83,12 @@ def current() -> Loop | None:
     return _loop.get()
 
 
+def cast(tensor: Tensor) -> Tensor:
+    """A tensor in the type that autocast asks for on its device."""
+    device = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
+
+
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, function: Fixed, inputs: Tensor, *fixed: Tensor) -> Tensor:

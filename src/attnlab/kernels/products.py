@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.kernels import off, serves
-from attnlab.kernels.loops import Fixed, current
+from attnlab.kernels.loops import Fixed, cast, current
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _EVERY = slice(None)
@@ -143,10 +143,8 @@ class _FixedLinear(Fixed):
 
 def _fix(weight: Tensor, bias: Tensor | None, columns: slice) -> tuple[Fixed, tuple[Tensor, ...]]:
     """The map by a weight's columns, and its tensors in the type that autocast asks for."""
-    device = weight.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    part = (weight if columns == _EVERY else weight[:, columns]).to(dtype).contiguous()
-    return _FixedLinear(part), (part,) if bias is None else (part, bias.to(dtype))
+    part = cast(weight if columns == _EVERY else weight[:, columns]).contiguous()
+    return _FixedLinear(part), (part,) if bias is None else (part, cast(bias))
 
 
 def _packed(packs: Packs, given: tuple[Tensor, ...], dtype: torch.dtype, columns: slice = _EVERY) -> Tensor:

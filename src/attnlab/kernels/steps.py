@@ -7,7 +7,7 @@ compiler, and ATTNLAB_KERNELS=off.
 """
 
 import ctypes
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attnlab.kernels import load, serves
-from attnlab.kernels.loops import Fixed, current
+from attnlab.kernels.loops import Fixed, cast, current
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _MOST = 64  # of the largest: more of them are better found by sorting
@@ -89,7 +89,7 @@ def mix(weights: Tensor, values: Tensor) -> Tensor:
     """The context of one query a row: weights [N, 1, S] over values [N, S, D] -> [N, 1, D], of the values' dtype."""
     loop = current()
     if loop is not None and _row_by_row(weights, values):
-        return loop.step(("mix", id(values)), values, partial(_fix, values, mixes=True), weights)
+        return loop.step(("mix", id(values)), values, lambda: (_FixedRows(mixes=True), (cast(values),)), weights)
     if not (
         _is_served(weights, values)
         and weights.dtype == torch.float32
@@ -120,7 +120,7 @@ def dots(query: Tensor, keys: Tensor) -> Tensor:
     """
     loop = current()
     if loop is not None and _row_by_row(query, keys):
-        return loop.step(("dots", id(keys)), keys, partial(_fix, keys, mixes=False), query)
+        return loop.step(("dots", id(keys)), keys, lambda: (_FixedRows(mixes=False), (cast(keys),)), query)
     if not (
         _is_served(query, keys)
         and query.dtype == keys.dtype
@@ -146,12 +146,6 @@ def naive_dots(query: Tensor, keys: Tensor) -> Tensor:
 
 def _row_by_row(inputs: Tensor, matrices: Tensor) -> bool:
     return inputs.dim() == matrices.dim() == 3 and inputs.shape[:2] == (len(matrices), 1)
-
-
-def _fix(matrices: Tensor, mixes: bool) -> tuple[Fixed, tuple[Tensor, ...]]:
-    device = matrices.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else matrices.dtype
-    return _FixedRows(mixes), (matrices.to(dtype),)
 
 
 class _FixedRows(Fixed):
