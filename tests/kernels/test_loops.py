@@ -135,3 +135,9 @@ def test_a_gradient_of_a_gradient_is_refused():
     (slope,) = torch.autograd.grad(out, inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+def test_a_device_that_autocast_does_not_know_is_served():
+    with Loop():
+        out = linear(torch.ones(1, 2, device="meta"), torch.ones(3, 2, device="meta", requires_grad=True))
+    assert out.shape == (1, 3)

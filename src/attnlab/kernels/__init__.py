@@ -106,6 +106,13 @@ def serves(dtypes: Sequence[torch.dtype], *tensors: Tensor, device: str = "cpu")
     )
 
 
+def asked(tensor: Tensor) -> torch.dtype:
+    """The type in which a product of this tensor is asked for, by autocast or by the tensor itself."""
+    device = tensor.device.type
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if cast else tensor.dtype
+
+
 def differentiate(
     reference: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor
 ) -> tuple[Tensor | None, ...]:

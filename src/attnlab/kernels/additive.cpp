@@ -218,7 +218,7 @@ struct Ready {
         for (int64_t row = 0; row < rows.count; ++row) {
             for (int64_t column = 0; column < rows.columns; column += LANES) {
                 const Vector size = (Vector)((Bits)rows.read(row, column) & 0x7fffffffu);
-                top = top >= size ? top : size;  // NaN takes the place of what is there, and what follows that of NaN
+                top = size > top ? size : top;
                 top = size == size ? top : Vector{} + std::numeric_limits<float>::infinity();
             }
         }

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab.kernels import load, serves
-from attnlab.kernels.products import asked, kept, linear, side_by_side
+from attnlab.kernels import asked, load, serves
+from attnlab.kernels.products import kept, linear, side_by_side
 from attnlab.kernels.steps import Keys, naive_attend_one
 
 

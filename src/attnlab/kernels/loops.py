@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attnlab.kernels import asked
+
 _loop: ContextVar["Loop | None"] = ContextVar("_loop", default=None)
 
 
@@ -84,9 +86,8 @@ def current() -> Loop | None:
 
 
 def cast(tensor: Tensor) -> Tensor:
-    """A tensor in the type that autocast asks for on its device."""
-    device = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
+    """A tensor in the type that autocast asks for."""
+    return tensor.to(asked(tensor))
 
 
 class _Step(torch.autograd.Function):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab.kernels import off, serves
+from attnlab.kernels import asked, off, serves
 from attnlab.kernels.loops import Fixed, cast, current
 
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -109,11 +109,6 @@ class Linear(nn.Linear):
 def kept() -> Packs | None:
     """What `Packing` has kept so far; None outside it, and for the compiler, which does not know contexts."""
     return None if torch.compiler.is_compiling() else _packs.get()
-
-
-def asked(inputs: Tensor) -> torch.dtype:
-    """The type in which a product of these inputs is asked for."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
 
 
 class _FixedLinear(Fixed):
