@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import _machine
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attnlab.data.batching import Batch
     from attnlab.data.translation import TranslationData
 
@@ -187,19 +189,19 @@ def _opennmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
     return model, train
 
 
-def searching(shape: Shape, data: "TranslationData", certain: float) -> tuple[int, Searching] | None:
-    """The number of parameters of OpenNMT-py's model, and its own beam search; None where it is not installed.
+def searching(name: str, shape: Shape, data: "TranslationData", certain: float) -> tuple[int, Searching]:
+    """Of a toolkit's model: the number of parameters, and its own search.
 
     Hypotheses end after as many steps as their references have tokens, with the end symbol, which is `certain` nats
     more likely than by the model there and as much less likely before.
     """
-    if "OpenNMT-py" not in versions():
-        return None
+    make = {"OpenNMT-py": _opennmt_search, "JoeyNMT": _joeynmt_search}[name]
     with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
-        return _opennmt_search(shape, len(data.tokenizers.source), len(data.tokenizers.target), certain)
+        model, search = make(shape, len(data.tokenizers.source), len(data.tokenizers.target), certain)
+    return sum(parameter.numel() for parameter in model.parameters()), search
 
 
-def _opennmt_search(shape: Shape, source: int, target: int, certain: float) -> tuple[int, Searching]:
+def _opennmt_search(shape: Shape, source: int, target: int, certain: float) -> tuple[Any, Searching]:
     import torch
     from onmt.translate.beam_search import BeamSearch, GNMTGlobalScorer
     from onmt.translate.translator import Translator
@@ -235,23 +237,18 @@ def _opennmt_search(shape: Shape, source: int, target: int, certain: float) -> t
             found = translator._translate_batch_with_strategy(theirs, strategy)["predictions"]
         return [(best[:-1].tolist(), len(best)) for best, *_ in found]  # without the end symbol
 
-    return sum(parameter.numel() for parameter in model.parameters()), search
+    return model, search
 
 
-def _joeynmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
-    from joeynmt.builders import build_gradient_clipper, build_optimizer
+def _joeynmt_model(shape: Shape, source: int, target: int) -> Any:
     from joeynmt.model import build_model
     from joeynmt.vocabulary import Vocabulary
 
     if shape.model == "rnn":
-        embeddings = {"embedding_dim": RNN["embedding"], "scale": False, "dropout": DROPOUT}
         common = {
-            "type": "recurrent",
-            "rnn_type": "lstm",
-            "num_layers": 1,
-            "dropout": DROPOUT,
-            "embeddings": embeddings,
-        }
+            "type": "recurrent", "rnn_type": "lstm", "num_layers": 1, "dropout": DROPOUT,
+            "embeddings": {"embedding_dim": RNN["embedding"], "scale": False, "dropout": DROPOUT},
+        }  # fmt: skip
         encoder = common | {"hidden_size": RNN["encoder_size"], "bidirectional": True}
         decoder = common | {
             "hidden_size": RNN["decoder_size"], "hidden_dropout": DROPOUT, "input_feeding": shape.feeding,
@@ -265,32 +262,42 @@ def _joeynmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
             "hidden_size": width, "ff_size": TRANSFORMER["hidden"], "dropout": DROPOUT, "embeddings": embeddings,
             "layer_norm": "pre",
         }  # fmt: skip
-    order = (
-        "unk",
-        "pad",
-        "bos",
-        "eos",
-    )  # the one that its vocabulary takes; ours has the first two the other way round
+    order = ("unk", "pad", "bos", "eos")  # its vocabulary takes this one; `_swapped` knows how ours differs
     specials = {f"{name}_id": number for number, name in enumerate(order)} | {f"{n}_token": f"<{n}>" for n in order}
     settings = SimpleNamespace(**specials, lang_tags=[], sep_token=None)
     vocabularies = [Vocabulary([str(n) for n in range(size - len(order))], settings) for size in (source, target)]
     model = build_model({"encoder": encoder, "decoder": decoder, "tied_softmax": False}, *vocabularies)
+    return _machine.placed(model)
+
+
+def _swapped(ids: "Tensor") -> "Tensor":
+    """JoeyNMT's ids for ours, and ours for its: padding and the unknown word have each other's numbers."""
+    return ids.where(ids > 1, 1 - ids)
+
+
+def _joeynmt_source(ids: "Tensor", pad: int) -> dict[str, "Tensor"]:
+    """What its encoder reads of sources [B, S] in its ids, the longest first."""
+    given = ids != pad
+    return {"src": ids, "src_length": given.sum(1), "src_mask": given.unsqueeze(1)}
+
+
+def _joeynmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
+    from joeynmt.builders import build_gradient_clipper, build_optimizer
+
+    model = _joeynmt_model(shape, source, target)
     model.loss_function = ("crossentropy", 0.0)
-    model = _machine.placed(model)
     optimizer = build_optimizer({"optimizer": "adam", "learning_rate": LEARNING_RATE}, model.parameters())
     clip = build_gradient_clipper({"clip_grad_norm": CLIP, "clip_grad_val": None})
 
     def train(batches: Iterable["Batch"]) -> None:
         model.train()
         for batch in batches:
-            src, seen, target = (ids.where(ids > 1, 1 - ids) for ids in batch[:3])
+            src, seen, target = (_swapped(ids) for ids in batch[:3])
             rows = (src != model.pad_index).sum(1).argsort(descending=True)
             src, seen, target = src[rows], seen[rows], target[rows]
-            given, real = src != model.pad_index, target != model.pad_index
-            parts = {
-                "src": src, "src_length": given.sum(1), "src_mask": given.unsqueeze(1),
-                "trg_input": seen, "trg": target, "trg_mask": real.unsqueeze(1),
-            }  # fmt: skip
+            real = target != model.pad_index
+            parts = _joeynmt_source(src, model.pad_index)
+            parts |= {"trg_input": seen, "trg": target, "trg_mask": real.unsqueeze(1)}
             placed = {name: _machine.placed(part) for name, part in parts.items()}
             loss, _, _, correct = model(return_type="loss", **placed)
             loss = loss / int(real.sum())
@@ -301,3 +308,45 @@ def _joeynmt(shape: Shape, source: int, target: int) -> tuple[Any, Training]:
             model.zero_grad()
 
     return model, train
+
+
+def _joeynmt_search(shape: Shape, source: int, target: int, certain: float) -> tuple[Any, Searching]:
+    import torch
+    from joeynmt.search import beam_search, greedy
+
+    from attnlab.data.tokenizers import EOS, PAD
+
+    model = _joeynmt_model(shape, source, target).eval()
+    left = torch.empty(0)  # how many steps each row of its search has yet to make
+
+    def end(_model: Any, _args: Any, words: dict[str, Any], given: tuple[Any, ...]) -> None:
+        """Decides in the logits of the last position about the end symbol."""
+        nonlocal left
+        if words["return_type"] != "decode":
+            return
+        logits = given[0][:, -1]
+        if len(logits) < len(left):  # beam search has dropped the sources that have ended, and keeps the order
+            left = left[left > 0]
+        left = left - 1
+        logits[:, model.eos_index] += torch.where(left == 0, certain, -certain)
+
+    model.register_forward_hook(end, with_kwargs=True)
+
+    @torch.no_grad()
+    def search(batch: "Batch", width: int) -> list[tuple[list[int], int]]:
+        nonlocal left
+        rows = (batch.source != PAD).sum(1).argsort(descending=True)
+        steps = (batch.target_out[rows] != PAD).sum(1)
+        parts = _joeynmt_source(_swapped(batch.source[rows]), model.pad_index)
+        parts = {name: _machine.placed(part) for name, part in parts.items()}
+        left = _machine.placed(steps.repeat_interleave(width))
+        memory, state, _, _ = model(return_type="encode", **parts)
+        words = {
+            "src_mask": parts["src_mask"], "max_output_length": int(steps.max()), "model": model,
+            "encoder_output": memory, "encoder_hidden": state, "min_output_length": 0,
+        }  # fmt: skip
+        found, _, _ = greedy(**words) if width == 1 else beam_search(beam_size=width, alpha=0.0, **words)
+        hypotheses = [row[: row.index(EOS)] for row in _swapped(found[rows.argsort()]).tolist()]
+        return [(tokens, len(tokens) + 1) for tokens in hypotheses]
+
+    return model, search

@@ -7,12 +7,13 @@ reference of a source has it, and taken for certain there: each source makes as 
 with the end symbol, and leaves the batch as it would; all other choices are the model's. With --run a trained model
 ends where it wants to.
 
-OpenNMT-py, where it is installed, searches the same batches with a model of the same sizes and by its own beam search
-(of width 1 for greedy), which ends in the same way, in fp32; `ratio` is to it. On a GPU fp32 is without TF32 in both;
-tf32 is fp32 with it, and its ratio is to fp32 too. Where its search fails, it is left out, and a sentence says so.
+OpenNMT-py and JoeyNMT, where they are installed, search the same batches with models of the same sizes and by their
+own search, in fp32, which ends in the same way: JoeyNMT's greedy and beam search, OpenNMT-py's beam search (of width 1
+for greedy). `ratios` are to them. On a GPU fp32 is without TF32 in all; tf32 is fp32 with it, and its ratios are to
+fp32 too. Where another's search fails, it is left out, and a sentence says so.
 
 A turn is the whole test set: batches of like lengths, search, and the hypotheses as text. All that search with one
-beam width, both toolkits and all models and precisions, take their turns one after the other, lest a machine that slows
+beam width, all toolkits, models and precisions, take their turns one after the other, lest a machine that slows
 down tell against one of them. The figures are medians over turns that are not void.
 """
 
@@ -74,7 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=_machine.PRECISIONS["cuda"], **many,
         help="fp32, bf16, on a GPU also tf32 (default: all of the device)",
     )  # fmt: skip
-    parser.add_argument("--no-peers", action="store_true", help="leave OpenNMT-py out, even if it is installed")
+    parser.add_argument("--no-peers", action="store_true", help="leave OpenNMT-py and JoeyNMT out, even if they are installed")
     add_device(parser, "where all search")
     add_numbers(
         parser,
@@ -91,17 +92,19 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     """One row for each model, precision and beam width."""
     subjects = _untrained(options) if options.run is None else [_trained(options)]
     rows: list[dict[str, Any]] = []
-    theirs: dict[tuple[str, int], float] = {}  # sentences per second, of a model and beam width
+    theirs: dict[tuple[str, int], dict[str, float]] = {}  # sentences per second, of a model and beam width
     for beam in options.beams:
         searches = {search: search.turn for search in _searches(subjects, beam, options.precision, console)}
         taken = _machine.in_turn(searches, options.repeats, options.retries, options.warmup)
         for search, measured in taken.items():
             subject, row = search.subject, search.row(measured)
             rate = row["sentences_per_second"]
+            others = theirs.setdefault((subject.name, beam), {})
             if subject.toolkit != "attnlab":
-                theirs[subject.name, beam] = rate
-            other = theirs.get((subject.name, beam)) if subject.toolkit == "attnlab" else None
-            rows.append(row | {"ratio": None if other is None else rate / other})
+                others[subject.toolkit] = rate
+                rows.append(row)
+            else:
+                rows.append(row | {"ratios": {name: rate / other for name, other in others.items()}})
             console.print(
                 f"{subject.toolkit} {subject.name}, {search.precision}, beam {beam}: {rate:,.1f} sentences/s",
                 highlight=False, markup=False, soft_wrap=True,
@@ -149,9 +152,9 @@ def _untrained(options: argparse.Namespace) -> list[Subject]:
     subjects = []
     for name in options.models:
         torch.manual_seed(1)
-        if not options.no_peers and (other := _peers.searching(MODELS[name], data, _CERTAIN)) is not None:
-            parameters, search = other
-            subjects.append(Subject(name, search, data, parameters, "OpenNMT-py"))
+        for toolkit in [] if options.no_peers else _peers.available(MODELS[name]):
+            parameters, search = _peers.searching(toolkit, MODELS[name], data, _CERTAIN)
+            subjects.append(Subject(name, search, data, parameters, toolkit))
         config = compose(CONF, _peers.overrides(MODELS[name]))
         model = _machine.placed(build(DOMAINS["translation"].spec(config, data)).eval())
         subjects.append(Subject(name, _forced(model), data, model.parameter_count()))
@@ -300,6 +303,6 @@ def table(rows: list[dict[str, Any]]) -> "Table":
         shown.add_row(
             row["toolkit"], row["model"], row["precision"], str(row["beam"]), *[f"{rate:,.1f}" for rate in rates],
             f"{row['tokens_per_second']:,.0f}",
-            "" if row["ratio"] is None else f"{row['ratio']:.2f}", _machine.waited(row),
+            " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", {}).values()), _machine.waited(row),
         )  # fmt: skip
     return shown

@@ -66,8 +66,10 @@ def test_decode_makes_as_many_steps_as_the_references_have_tokens(tmp_path: Path
         assert row["tokens"] == settings["reference_tokens"] > 2 * 7
         assert 0 < row["sentences_per_second_min"] <= row["sentences_per_second"] <= row["sentences_per_second_max"]
         assert row["tokens_per_second"] > row["sentences_per_second"]
-        assert (row["ratio"] is None) == ("OpenNMT-py" not in settings["peers"] or row["toolkit"] == "OpenNMT-py")
         assert isinstance(row["void"], bool)
+    toolkits = {"OpenNMT-py", "JoeyNMT"} & settings["peers"].keys()
+    assert {row["toolkit"] for row in rows} == {"attnlab"} | toolkits
+    assert all(row["ratios"].keys() == toolkits for row in ours)
 
 
 def test_forced_hypotheses_end_where_they_are_told_to(section) -> None:
