@@ -75,7 +75,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=_machine.PRECISIONS["cuda"], **many,
         help="fp32, bf16, on a GPU also tf32 (default: all of the device)",
     )  # fmt: skip
-    parser.add_argument("--no-peers", action="store_true", help="leave OpenNMT-py and JoeyNMT out, even if they are installed")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="leave OpenNMT-py and JoeyNMT out, even if they are installed"
+    )
     add_device(parser, "where all search")
     add_numbers(
         parser,
