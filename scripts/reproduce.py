@@ -2,7 +2,8 @@
 """Runs a published table from nothing and writes its results file: `python scripts/reproduce.py main_job`.
 
 Every row is a plain `train.py` command in a run directory of its own under outputs/reproduce/, so that a table which
-was stopped goes on where it was. The results file holds the commands, seeds, seconds and versions.
+was stopped goes on where it was. The results file holds the commands, seeds, seconds and versions. A part of a table
+is written only where --json says, lest it take the place of the whole.
 """
 
 import argparse
@@ -113,6 +114,21 @@ def cell(values: list[float | None], form: str) -> str:
     return form.format(mean(known)) + (f" ± {form.format(stdev(known))}" if len(known) > 1 else "")
 
 
+def write(table: str, results: list[dict], path: Path | None, whole: bool) -> None:
+    """Writes the results file where `path` says; without it to docs/results, if the table is whole, and says so."""
+    from benchmarks._machine import describe
+
+    from attnlab.files import write_json
+
+    kept = ROOT / "docs" / "results" / f"{table}.json"
+    if path is None and not whole:
+        print(f"\nNot written to {kept}, which is for whole tables; --json FILE writes this part.")
+        return
+    path = path or kept
+    write_json(path, {"table": table, "machine": describe(), "runs": results})
+    print(f"\nwritten to {path}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=TABLES)
@@ -127,13 +143,8 @@ def main() -> None:
     results = [
         run(options.table, row, int(seed), options.overrides) for row in rows for seed in options.seeds.split(",")
     ]
-    from benchmarks._machine import describe
-
-    from attnlab.files import write_json
-
-    path = options.json or ROOT / "docs" / "results" / f"{options.table}.json"
-    write_json(path, {"table": options.table, "machine": describe(), "runs": results})
-    print("\n" + markdown(options.table, results) + f"\n\nwritten to {path}")
+    print("\n" + markdown(options.table, results))
+    write(options.table, results, options.json, whole=not options.rows)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 from _command import run as main_program
 from _command import whole
-from reproduce import cell, published
+from reproduce import cell, published, write
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = {
@@ -126,14 +126,9 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         found = list(pool.map(lambda point: train(options, point, threads), points))
     results = [result for result in found if result is not None]
-    from benchmarks._machine import describe
-
-    from attnlab.files import write_json
-
-    path = options.json or ROOT / "docs" / "results" / "wu2018.json"
     if results:
-        write_json(path, {"table": "wu2018", "machine": describe(), "runs": results})
-        print("\n" + markdown(results) + f"\n\nwritten to {path}")
+        print("\n" + markdown(results))
+        write("wu2018", results, options.json, whole=len(results) == sum(map(len, SEEDS.values())))
     return 0 if len(results) == len(points) else 1
 
 

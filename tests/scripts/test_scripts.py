@@ -249,6 +249,18 @@ def test_reproduce_wu2018(tmp_path: Path) -> None:
     assert "no folder german" in complaint("reproduce_wu2018.py", tmp_path / "data", code=2)
 
 
+def test_a_part_of_a_table_does_not_take_the_place_of_the_whole(monkeypatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    reproduce = importlib.import_module("reproduce")
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    kept = tmp_path / "docs" / "results" / "digits.json"
+    reproduce.write("digits", [{"row": "dot"}, {"row": "hard"}], None, whole=True)
+    reproduce.write("digits", [{"row": "dot"}], None, whole=False)
+    assert f"Not written to {kept}" in capsys.readouterr().out
+    reproduce.write("digits", [{"row": "dot"}], tmp_path / "part.json", whole=False)
+    assert [len(json.loads(path.read_text())["runs"]) for path in (kept, tmp_path / "part.json")] == [2, 1]
+
+
 def test_the_table_of_wu2018_has_the_spread_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "scripts")
     table = importlib.import_module("reproduce_wu2018").markdown(

@@ -10,23 +10,30 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from attnlab.callbacks.curves import Curves
 from attnlab.tasks.base import Task
 
 
 class TrainingProgress(ProgressBar):
     """A bar over the whole run with loss, tokens or images per second and time left; and the run's throughput.
 
-    Of several processes the first one shows it; what is counted is that of all.
+    The bar shows the last batch's loss, the line of an epoch the mean since the line before. Of several processes the
+    first one shows it; what is counted is that of all.
+
+    Args:
+        begun: when the process began, in seconds since the epoch.
+        curves: keeps the means; it must come before this one among the callbacks.
 
     Attributes:
         count: of the task's units (target tokens, images) trained on so far.
         seconds: time spent in training steps so far, validation left out.
-        first_step: seconds from the start of the process's clock `begun` to the end of the first optimizer step.
+        first_step: seconds from `begun` to the end of the first optimizer step.
     """
 
-    def __init__(self, begun: float) -> None:
+    def __init__(self, begun: float, curves: Curves) -> None:
         super().__init__()
         self.begun = begun
+        self.curves = curves
         self.count = 0
         self.seconds = 0.0
         self.first_step: float | None = None
@@ -34,7 +41,6 @@ class TrainingProgress(ProgressBar):
         self._bar: Progress | None = None
         self._enabled = True
         self._mark = 0.0
-        self._loss = float("nan")
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, "seconds": self.seconds, "first_step": self.first_step}
@@ -85,12 +91,12 @@ class TrainingProgress(ProgressBar):
             # the first step warms caches and allocators up, and is left out of the rate
             self.count += outputs["count"]
             self.seconds += now - self._mark
-        self._loss = float(trainer.callback_metrics.get("train/nll", float("nan")))
         if self._bar is not None:
+            loss = float(trainer.callback_metrics.get("train/nll", float("nan")))
             left = self._left(trainer.global_step, now)
             self._bar.update(
                 self._task, completed=trainer.global_step, description=self._where(trainer),
-                line=f"loss {self._loss:.3f}  {self.rate:,.0f} {pl_module.unit}/s  {left} left",
+                line=f"loss {loss:.3f}  {self.rate:,.0f} {pl_module.unit}/s  {left} left",
             )  # fmt: skip
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -103,7 +109,8 @@ class TrainingProgress(ProgressBar):
         )
         left = self._left(trainer.global_step, time.perf_counter())
         speed = f"{self.rate:,.0f} {pl_module.unit}/s  {left} left"
-        line = f"{self._where(trainer)}  loss {self._loss:.3f}  {shown}  {speed}"
+        loss = self.curves.rows[-1].get("train/nll", float("nan"))
+        line = f"{self._where(trainer)}  loss {loss:.3f}  {shown}  {speed}"
         self.console.print(line, highlight=False, soft_wrap=True)
         sys.stdout.flush()
 

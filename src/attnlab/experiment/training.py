@@ -59,11 +59,11 @@ def train_and_test(
     domain.check(config)
     with torch.device("meta"):  # what cannot work is refused before any data is read
         model = build(domain.spec(config, None))
-    progress = TrainingProgress(begun)
     curves = Curves(record.directory / "curves.jsonl")
+    progress = TrainingProgress(begun, curves)
     callbacks = [
-        progress,
         curves,
+        progress,
         EpochSeeds(config["seed"]),
         FiniteLoss(),
         EstimatorDiagnostics(console),

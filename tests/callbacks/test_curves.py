@@ -1,0 +1,28 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from attnlab.callbacks.curves import Curves
+
+
+def trainer(**metrics: float) -> SimpleNamespace:
+    found = {name.replace("_", "/"): torch.tensor(value) for name, value in metrics.items()}
+    return SimpleNamespace(callback_metrics=found, sanity_checking=False, current_epoch=0, is_global_zero=True)
+
+
+def test_metrics_of_training_are_means_over_the_targets_since_the_last_line(tmp_path) -> None:
+    curves = Curves(tmp_path / "curves.jsonl")
+    curves.on_train_start(trainer(), None)
+    curves.on_train_batch_end(trainer(train_nll=4.0, val_loss=9.0), None, {"count": 10}, None, 0)
+    again = Curves(tmp_path / "curves.jsonl")  # as a run that was stopped there and goes on
+    again.load_state_dict(curves.state_dict())
+    again.on_train_start(trainer(), None)
+    again.on_train_batch_end(trainer(train_nll=1.0, val_loss=9.0), None, {"count": 20}, None, 1)
+    again.on_validation_end(trainer(train_nll=1.0, val_loss=2.5), None)
+    again.on_train_batch_end(trainer(train_nll=0.5, val_loss=2.5), None, {"count": 7}, None, 0)
+    again.on_validation_end(trainer(train_nll=0.5, val_loss=2.0), None)
+    first, second = (json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines())
+    assert (first["train/nll"], first["val/loss"]) == (pytest.approx(2.0), 2.5)
+    assert (second["train/nll"], second["val/loss"]) == (pytest.approx(0.5), 2.0)
