@@ -63,7 +63,9 @@ def assert_same(folder: Path, alone: Path) -> None:
         assert mine.keys() == other.keys()
         assert other["val/chrf"] > 0  # a score of texts that heeds every one of them
         for name, value in other.items():
-            assert name == "seconds" or mine[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+            # in the means of training the batch of one row counts once a process
+            rounding = 2e-2 if name.startswith("train/") else 1e-4
+            assert name == "seconds" or mine[name] == pytest.approx(value, rel=rounding, abs=1e-4), name
     texts = [(path / "predictions.jsonl").read_text() for path in (folder, alone)]
     assert len(texts[0].splitlines()) == 7
     predictions = [[json.loads(line)["prediction"] for line in text.splitlines()] for text in texts]

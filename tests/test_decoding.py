@@ -217,7 +217,9 @@ def test_finished_sources_leave_the_batch(width):
 
 def test_a_batch_without_sources_gives_no_outputs():
     source, limits = SOURCES[:0], torch.empty(0, dtype=torch.long)
-    assert greedy(TableModel(), source, limits, BEGIN, END) == []
+    model = TableModel()
+    assert greedy(model, source, limits, BEGIN, END) == beam(model, source, limits, BEGIN, END, 3) == []
+    assert model.calls == []
 
 
 def test_length_limits_count_real_tokens_only():

@@ -101,6 +101,8 @@ def greedy(model: Searchable[S], source: Tensor, limits: Tensor, begin: int, end
     """Takes the most probable token at every step, for sources [B, S] and at most `limits` [B] steps."""
     count = source.shape[0]
     complete: list[_End] = []
+    if not count:
+        return []
     state = model.start(source)
     live = torch.arange(count, device=source.device)
     last = source.new_full((count,), begin)
@@ -173,6 +175,8 @@ def beam(
     """
     count, device = source.shape[0], source.device
     complete: list[_End] = []
+    if not count:
+        return []
     live = torch.arange(count, device=device)
     state = model.start(source)
     trails = _Trails()

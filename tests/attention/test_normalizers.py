@@ -49,3 +49,17 @@ def test_one_empty_row_among_full_ones_is_named(normalizer):
     mask[1, 2] = False
     with pytest.raises(ValueError, match=r"row \[1, 2\] is fully masked"):
         normalizer()(torch.zeros(2, 3, 4), mask)
+
+
+def test_a_mask_that_was_emptied_after_it_was_passed_is_refused():
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    Softmax()(torch.zeros(2, 3), mask)
+    mask[1] = False
+    with pytest.raises(ValueError, match=r"row \[1\] is fully masked"):
+        Softmax()(torch.zeros(2, 3), mask)
+
+
+def test_masks_may_be_mapped_over():
+    scores, mask = torch.randn(4, 2, 3), torch.rand(4, 1, 3) < 0.7
+    mask[..., 0] = True
+    assert torch.equal(torch.vmap(Softmax())(scores, mask), Softmax()(scores, mask))

@@ -68,6 +68,17 @@ def test_the_numbers_of_an_estimator_that_has_test_modes(estimator):
     assert diagnose(seq2seq) == values, "the same draws every time"
 
 
+def test_parts_that_do_not_train_are_left_so_even_by_an_error(monkeypatch):
+    seq2seq = model(partial(Reinforce, MovingAverage, 2))
+    seq2seq.encoder.eval()
+    diagnose(seq2seq)
+    monkeypatch.setattr(seq2seq, "objective", None)
+    with pytest.raises(TypeError):
+        diagnose(seq2seq)
+    assert seq2seq.training
+    assert not seq2seq.encoder.training
+
+
 def test_soft_attention_has_an_entropy_and_a_likelihood():
     assert set(diagnose(model(Expectation))) == {"entropy", "nll"}
 

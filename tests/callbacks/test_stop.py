@@ -66,7 +66,7 @@ def gather(rows):
     return torch.tensor(rows), torch.randn(len(rows), 3, generator=torch.Generator().manual_seed(rows[0]))
 
 
-def train(folder, *callbacks, resume=None):
+def train(folder, *callbacks, resume=None, **options):
     pl.seed_everything(0, verbose=False)
     task = Noisy()
     sampler = TokenBatchSampler(LENGTHS, LENGTHS, max_tokens=10**6, max_sentences=2, shuffle=True)
@@ -76,7 +76,7 @@ def train(folder, *callbacks, resume=None):
     trainer = pl.Trainer(
         max_epochs=EPOCHS, logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
         num_sanity_val_steps=0, gradient_clip_val=1.0, default_root_dir=folder,
-        callbacks=[EpochSeeds(1), *callbacks, StopInOrder(folder / "last.ckpt"), kept],
+        callbacks=[EpochSeeds(1), *callbacks, StopInOrder(folder / "last.ckpt"), kept], **options,
     )  # fmt: skip
     try:
         trainer.fit(task, loader, check, ckpt_path=resume, weights_only=True)
@@ -109,6 +109,16 @@ def test_a_run_that_is_stopped_in_order_loses_no_step(whole, tmp_path, epoch, st
     assert first.seen + second.seen == whole.seen
     for name, value in whole.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_gradients_that_are_accumulated_are_not_lost(tmp_path):
+    whole, _ = train(tmp_path / "whole", accumulate_grad_batches=2)
+    first, finished = train(tmp_path, Signal(1, 2), accumulate_grad_batches=2)
+    assert not finished
+    assert len(first.seen) == BATCHES + 4
+    second, _ = train(tmp_path, resume=tmp_path / "last.ckpt", accumulate_grad_batches=2)
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
 @pytest.mark.filterwarnings("ignore")

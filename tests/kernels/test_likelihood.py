@@ -73,6 +73,14 @@ def test_a_row_without_numbers_does_not_reach_others(compiled):
     assert to_logits.isfinite().all(1).tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize("wrong", [-100, 40, 3_000_000])
+def test_a_target_that_is_no_type_is_torch_s_error(wrong):
+    logits, targets, _ = draw(3, 40, 48)
+    targets[1] = wrong
+    with pytest.raises(RuntimeError, match=f"index {wrong} is out of bounds"):
+        log_likelihoods(logits, targets, 0.1, 40)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_number_of_threads_changes_nothing(compiled, threads, count):
     def found():

@@ -1,7 +1,11 @@
 """In a loop, functions of what is fixed are the plain ones, gradients included."""
 
+import gc
+import weakref
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from attnlab.kernels import loops
 from attnlab.kernels.additive import additive_scores
@@ -106,7 +110,7 @@ def test_what_needs_no_gradient_keeps_nothing():
         out = linear(inputs, weight)
         (_, function, _), *_ = loop._known.values()
     out.sum().backward()
-    assert function.seen == []
+    assert function._seen == []
     torch.testing.assert_close(inputs.grad, weight.sum(0, keepdim=True))
 
 
@@ -118,10 +122,60 @@ def test_a_map_that_the_loss_does_not_depend_on_has_no_gradient():
     assert torch.equal(weight.grad, torch.ones_like(weight))
 
 
+@FUNCTIONS
+def test_a_backward_pass_that_does_not_come_to_what_is_fixed_leaves_nothing_to_the_next(function):
+    given = [draw(*shape).requires_grad_() for shape in ((N, 1, D), (D, D), (D,), (N, S, D), (D,))]
+    with Loop():
+        total = sum(function(given[0] * step, *given[1:]).square().sum() for step in range(1, 3))
+    expected = torch.autograd.grad(total, given, allow_unused=True, retain_graph=True)
+    torch.autograd.grad(total, given[0], retain_graph=True)
+    assert_equal(torch.autograd.grad(total, given, allow_unused=True), expected, 1e-12)
+
+
+def test_what_such_a_pass_has_kept_dies_with_its_graph():
+    weight, inputs = draw(2, 2).requires_grad_(), draw(1, 2).requires_grad_()
+    with Loop() as loop:
+        out = linear(linear(inputs, weight).tanh(), weight)
+        (_, function, _), *_ = loop._known.values()
+    torch.autograd.grad(out.sum(), inputs)
+    gone = weakref.ref(function)
+    del function, out
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_type_that_is_asked_for_may_change_within_a_loop():
+    weight, inputs = draw(4, 4, dtype=torch.float32).requires_grad_(), draw(3, 1, 4, dtype=torch.float32)
+    values = draw(3, 4, 4, dtype=torch.float32)
+    with Loop(), torch.autocast("cpu", torch.bfloat16):
+        for enabled, dtype in ((True, torch.bfloat16), (False, torch.float32), (True, torch.bfloat16)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                assert linear(inputs, weight).dtype == mix(inputs, values).dtype == dtype
+
+
+def test_an_energy_that_needs_no_gradient_is_another():
+    query, key, energy = (draw(*shape, dtype=torch.float32) for shape in ((2, 1, 4), (2, 3, 4), (4,)))
+    energy.requires_grad_()
+    with Loop():
+        assert not additive_scores(query, key, energy.detach()).requires_grad
+        assert additive_scores(query, key, energy).requires_grad
+
+
+def test_inputs_may_be_vectors():
+    weight, inputs = draw(4, 4).requires_grad_(), draw(4).requires_grad_()
+    with Loop():
+        found = torch.autograd.grad(linear(inputs, weight).square().sum(), (weight, inputs))
+    expected = torch.autograd.grad(F.linear(inputs, weight).square().sum(), (weight, inputs))
+    assert_equal(found, expected, 1e-12)
+
+
 def test_loops_within_each_other_end_in_order():
     with Loop() as outer:
         with Loop() as inner:
             assert loops.current() is inner
+        assert loops.current() is outer
+        with outer:
+            assert loops.current() is outer
         assert loops.current() is outer
         with torch.no_grad():
             assert loops.current() is None

@@ -203,3 +203,18 @@ def test_the_reference_serves_the_rest(monkeypatch, refuse, reason):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
     if reason == "off":
         steps._kernel.cache_clear()
+
+
+@pytest.mark.parametrize("wrong", [3, 2**40])
+def test_a_row_that_is_not_there_is_an_error(wrong):
+    query, key = draw(2, 2, 1, 8), draw(3, 2, 5, 8)
+    with pytest.raises(IndexError, match="out of bounds"):
+        attend_one(query, key, key, None, torch.tensor([0, wrong]))
+
+
+def test_shapes_that_broadcast_are_the_reference_s():
+    inputs, cell = draw(3, 32), draw(3, 8)
+    for mine, right in zip(lstm_cell(inputs, inputs[:1], cell), naive_lstm_cell(inputs, inputs[:1], cell), strict=True):
+        assert torch.equal(mine, right)
+    query, key = draw(2, 2, 3, 8), draw(2, 2, 5, 8)
+    assert attend_one(query, key, key)[0].shape == query.shape

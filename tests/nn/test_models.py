@@ -267,6 +267,13 @@ def test_an_empty_source_is_refused_with_a_sentence():
         seq2seq(torch.tensor([[3, 4], [0, 0]]), TARGET_IN[:2], TARGET[:2])
 
 
+@every_model
+def test_a_batch_without_sentences_has_no_likelihoods(decoder, estimator):
+    seq2seq = model(decoder, estimator)
+    scored, candidates = seq2seq(SOURCE[:0], TARGET_IN[:0], TARGET[:0])
+    assert scored.shape[1:] == candidates.weights.shape[-3:-1] == (0, T)
+
+
 def test_shared_parameters_are_counted_once_and_shared():
     tied, untied = model(tie_output=True), model(tie_output=False)
     assert tied.readout.linear.weight is tied.target_embedding.weight

@@ -148,3 +148,14 @@ def test_batches_with_different_numbers_of_targets_are_read_out_in_one_shape(mon
     for mask in (MASK, MASK.logical_not(), torch.ones_like(MASK)):
         module(features[:1], targets, mask)
     assert len(set(shapes)) == 1
+
+
+def test_a_functional_gradient_is_the_usual_one():
+    readout = VocabularyReadout(4, 5)
+    features, targets = torch.randn(1, 2, 3, 4), torch.tensor([[1, 4, 0], [2, 0, 0]])
+
+    def loss(features):
+        return readout(features, targets, targets > 0, 0.1).sum()
+
+    (expected,) = torch.autograd.grad(loss(given := features.clone().requires_grad_()), given)
+    torch.testing.assert_close(torch.func.grad(loss)(features), expected)

@@ -213,3 +213,10 @@ def test_what_sums_over_positions_is_refused_with_an_alternative():
         model(ExactMarginal)
     with pytest.raises(ValueError, match="variant=own is neither cross"):
         model(variant="own")
+
+
+@every_model
+@every_place
+def test_a_batch_without_sentences_has_no_likelihoods(estimator, variant):
+    scored, candidates = model(estimator, variant)(SOURCE[:0], TARGET_IN[:0], TARGET[:0])
+    assert scored.shape[1:] == candidates.weights.shape[-3:-1] == (0, T)

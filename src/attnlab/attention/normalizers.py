@@ -48,7 +48,8 @@ class Normalizer(nn.Module, ABC):
         """The normalisation itself, on scores of at least single precision and a mask that leaves no row empty."""
 
 
-_passed: "deque[weakref.ReferenceType[Tensor]]" = deque(maxlen=4)  # the last masks that were found good
+# the last masks that were found good, and how often each had been changed by then
+_passed: "deque[tuple[weakref.ReferenceType[Tensor], int]]" = deque(maxlen=4)
 
 
 def refuse_empty_rows(mask: Tensor | None) -> None:
@@ -57,7 +58,10 @@ def refuse_empty_rows(mask: Tensor | None) -> None:
     A mask that was looked at lately is not looked at again: in every step of a loop, a GPU would be waited for.
     """
     tracing = torch.compiler.is_compiling()
-    if mask is None or (not tracing and any(passed() is mask for passed in _passed)):
+    if mask is None or (not tracing and torch._C._functorch.is_batchedtensor(mask)):  # of those one cannot say it
+        return
+    changes = 0 if tracing or mask.is_inference() else mask._version
+    if not tracing and any(passed() is mask and then == changes for passed, then in tuple(_passed)):
         return
     if not bool(mask.any(-1).all()):
         row = (~mask.any(-1)).nonzero()[0].tolist()
@@ -66,7 +70,7 @@ def refuse_empty_rows(mask: Tensor | None) -> None:
             "Every source needs at least one real position."
         )
     if not tracing:
-        _passed.append(weakref.ref(mask))
+        _passed.append((weakref.ref(mask), changes))
 
 
 def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -152,8 +156,8 @@ class LocalMonotonic(Normalizer):
 class LocalPredictive(Normalizer):
     """A window around a predicted position, p_t = S sigmoid(v^T tanh(W h_t)), under a Gaussian of deviation D / 2.
 
-    Luong, Pham and Manning 2015, equations 9 and 10 (local-p), with the weights made to sum to 1 again; S is the
-    number of real positions. Positions count from 0, so p_t = (S - 1) sigmoid(...).
+    Luong, Pham and Manning 2015, equations 9 and 10 (local-p), with the weights made to sum to 1 again; S - 1 is the
+    last real position. Positions count from 0, so p_t = (S - 1) sigmoid(...).
 
     Args:
         window: D; positions p_t - D to p_t + D may be attended to.

@@ -66,7 +66,6 @@ def diagnose(model: Any, score: Callable[[], Likelihoods]) -> dict[str, float]:
         model: the model.
         score: runs it on a fixed batch.
     """
-    training = model.training
     with torch.random.fork_rng(), _restored(model):
         torch.manual_seed(0)
         model.eval()
@@ -79,7 +78,6 @@ def diagnose(model: Any, score: Callable[[], Likelihoods]) -> dict[str, float]:
                 values["bound_gap"] = sum(sampled) / _DRAWS - exact
             variance = _gradient_variance(model, score)
             values |= {} if variance is None else {"gradient_variance": variance}
-    model.train(training)
     return values
 
 
@@ -115,8 +113,10 @@ def _gradient_variance(model: Any, score: Callable[[], Likelihoods]) -> float | 
 
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
-    """Switches dropout off, and puts it and the buffers, which a forward pass may change, back afterwards."""
+    """Switches dropout off, and puts back afterwards: dropout, whether each module trains, and the buffers, which a
+    forward pass may change."""
     buffers = {name: value.clone() for name, value in model.named_buffers()}
+    training = [(module, module.training) for module in model.modules()]
     rates = [
         (module, name, getattr(module, name))
         for module in model.modules()
@@ -130,5 +130,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, rate in rates:
             setattr(module, name, rate)
+        for module, was in training:
+            module.training = was
         for name, value in model.named_buffers():
             value.copy_(buffers[name])

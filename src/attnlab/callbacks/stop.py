@@ -44,7 +44,8 @@ class StopInOrder(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.asked and batch_idx + 1 < trainer.num_training_batches:
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # gradients are in no checkpoint
+        if self.asked and whole and batch_idx + 1 < trainer.num_training_batches:
             self._place = {"batches": batch_idx + 1, "random": _random_state()}
             trainer.save_checkpoint(self.path)
             raise KeyboardInterrupt

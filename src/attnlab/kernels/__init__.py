@@ -3,7 +3,7 @@
 A kernel is a C++ file in this folder, or one in Triton for GPUs. A C++ file is compiled the first time it is needed
 (some seconds, without a word) by g++, or by what CXX names, and kept in the user's cache,
 `$XDG_CACHE_HOME/attnlab/kernels`; Triton does the like. Without a compiler the references do the work; with
-ATTNLAB_KERNELS=off in the environment they always do.
+ATTNLAB_KERNELS=off in the environment, before the first of them is needed, they always do.
 """
 
 import ctypes
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +56,17 @@ def load(name: str) -> ctypes.CDLL | None:
 
 
 def _kept(source: Path) -> Path:
-    """Where the cache has the library: by its source and what that includes, the flags, and the processor that
-    -march=native means, for a home may be shared by unlike machines."""
+    """Where the cache has the library: by its source and what that includes, the compiler and its flags, and the
+    processor that -march=native means, for a home may be shared by unlike machines."""
     texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
-    parts = [*texts, *_COMPILE, *_LINK, platform.system(), platform.machine(), _features()]
+    parts = [*texts, _compiler(), *_COMPILE, *_LINK, platform.system(), platform.machine(), _features()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "attnlab" / "kernels" / f"{source.stem}-{key}.so"
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX") or "g++"
 
 
 def _features() -> str:
@@ -82,7 +87,7 @@ def _compile(source: Path, kept: Path) -> ctypes.CDLL:
         folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     with folder as place:
         unlinked, built = Path(place, f"{source.stem}.o"), Path(place, kept.name)
-        compiler = shlex.split(os.environ.get("CXX") or "g++")
+        compiler = shlex.split(_compiler())
         for step in ([*_COMPILE, str(source), "-o", str(unlinked)], [*_LINK, str(unlinked), "-o", str(built)]):
             subprocess.run(
                 [*compiler, *step], check=True, capture_output=True, text=True, errors="replace",
@@ -96,28 +101,54 @@ def _compile(source: Path, kept: Path) -> ctypes.CDLL:
 
 
 def serves(dtypes: Sequence[torch.dtype], *tensors: Tensor, device: str = "cpu") -> bool:
-    """Whether a kernel may read these tensors: plain ones on a device of that type and of one of the dtypes, outside
-    the transforms of torch.func and graphs that are traced or compiled."""
+    """Whether a kernel may read these tensors: plain ones on a device of that type and of one of the dtypes, of which
+    torch wants to know nothing but their numbers."""
+    return not watched() and all(
+        type(x) in (Tensor, nn.Parameter) and x.device.type == device and x.dtype in dtypes for x in tensors
+    )
+
+
+def watched() -> bool:
+    """Whether torch looks at what becomes of tensors, operation by operation: to trace or to compile a graph, in the
+    transforms of torch.func, for gradients in forward mode, or in a TorchDispatchMode."""
     return (
-        not torch.compiler.is_compiling()  # first, for the compiler knows not all of what follows
-        and all(type(x) in (Tensor, nn.Parameter) and x.device.type == device and x.dtype in dtypes for x in tensors)
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._is_tracing()
+        torch.compiler.is_compiling()  # first, for the compiler knows not all of what follows
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or forward_ad._current_level >= 0
     )
 
 
 def asked(tensor: Tensor) -> torch.dtype:
-    """The type in which a product of this tensor is asked for, by autocast or by the tensor itself."""
+    """The type in which a product of this tensor is asked for, by autocast, which leaves double precision alone, or by
+    the tensor itself."""
     device = tensor.device.type
-    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if cast else tensor.dtype
+    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return tensor.dtype
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
+def batched(grad: Tensor) -> bool:
+    """Whether a gradient stands for many that torch computes at once (`is_grads_batched`), and has no numbers."""
+    found: bool = torch._C._functorch.is_legacy_batchedtensor(grad)
+    return found
+
+
+def by_reference(grad: Tensor) -> bool:
+    """Whether a backward pass goes through the reference: what it returns is to have a gradient, or stands for many."""
+    return torch.is_grad_enabled() or batched(grad)
 
 
 def differentiate(
     reference: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of a kernel's reference for some of its inputs, None for the others, such that they have gradients
-    themselves."""
-    needed = [x for x, want in zip(inputs, wanted, strict=True) if want]
-    found = iter(torch.autograd.grad(reference(*inputs), needed, grad, create_graph=True))
+    """The gradients of a kernel's reference for some of its inputs, None for the others; where gradients are wanted
+    they have gradients themselves."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # each apart, although one may be another, or made of it: that is not this function's part of the gradient
+        apart = [x.view_as(x) for x in inputs]
+        needed = [x for x, want in zip(apart, wanted, strict=True) if want]
+        found = iter(torch.autograd.grad(reference(*apart), needed, grad, create_graph=again))
     return tuple(next(found) if want else None for want in wanted)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnlab.kernels import differentiate, load, off, serves
+from attnlab.kernels import by_reference, differentiate, load, off, serves
 from attnlab.kernels.loops import Fixed, current
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def additive_scores(query: Tensor, key: Tensor, energy: Tensor) -> Tensor:
         query, key = query.expand(*leading, -1, -1), key.expand(*leading, -1, -1)
     loop = current()
     if loop is not None:
-        name = "additive", id(key), energy.data_ptr()
+        # the energy may be made anew at each step, as a view of the same parameter
+        name = "additive", id(key), energy.data_ptr(), energy.stride(), energy.requires_grad
         return loop.step(name, (key, energy), lambda: (_FixedKeys(), (key.float(), energy.float())), query.float())
     scores = _AdditiveScores.apply(query.float(), key.float(), energy.float())  # type: ignore[no-untyped-call]
     return scores
@@ -129,7 +130,7 @@ class _AdditiveScores(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to have a gradient
+        if by_reference(grad):
             return differentiate(naive_additive_scores, inputs, ctx.needs_input_grad, grad)
         return _backward(*inputs, grad)
 

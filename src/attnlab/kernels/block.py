@@ -190,23 +190,28 @@ class _Feed(ctypes.Structure):
 
 
 def _struct(dtype: torch.dtype, layers: Own | Feed) -> Any:
-    """The layers as the kernel takes them, kept with their weights, which lie in panels."""
+    """The layers as the kernel takes them, kept with their weights, which lie in panels; a copy for the caller's
+    sizes."""
     packs = kept()
     assert packs is not None
     key = (type(layers), dtype, id(layers.out))
     if key not in packs:
+        norms = [_norm(norm) for norm in layers if isinstance(norm, nn.LayerNorm)]
         if isinstance(layers, Own):
             maps = [_map(dtype, *layers.projections), _map(dtype, layers.out), _map(dtype, layers.query)]
-            made: Any = _Own(_norm(layers.before), _norm(layers.behind), *(a_map for a_map, _ in maps), 0, layers.heads)
+            made: Any = _Own(*(norm for norm, _ in norms), *(a_map for a_map, _ in maps), 0, layers.heads)
         else:
             maps = [_map(dtype, layer) for layer in (layers.out, layers.first, layers.second)]
-            made = _Feed(maps[0][0], _norm(layers.norm), maps[1][0], maps[2][0])
-        packs[key] = (layers, [tensors for _, tensors in maps]), made
-    return packs[key][1]
+            made = _Feed(maps[0][0], norms[0][0], maps[1][0], maps[2][0])
+        packs[key] = (layers, [tensors for _, tensors in (*norms, *maps)]), made
+    made = packs[key][1]
+    return type(made).from_buffer_copy(made)
 
 
-def _norm(norm: nn.LayerNorm) -> _Norm:
-    return _Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
+def _norm(norm: nn.LayerNorm) -> tuple[_Norm, tuple[Tensor, Tensor]]:
+    """A norm, and the tensors that it points to."""
+    scale, shift = norm.weight.detach(), norm.bias.detach()
+    return _Norm(scale.data_ptr(), shift.data_ptr(), norm.eps), (scale, shift)
 
 
 def _map(dtype: torch.dtype, *layers: nn.Linear) -> tuple[_Map, tuple[Tensor, ...]]:

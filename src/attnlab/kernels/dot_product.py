@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels import differentiate, load, serves
+from attnlab.kernels import by_reference, differentiate, load, serves
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -130,7 +130,7 @@ class _DotProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, mask = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to have a gradient
+        if by_reference(grad):
             wanted = ctx.needs_input_grad[:3]
             return *differentiate(
                 partial(naive_dot_product_attention, mask=mask), (query, key, value), wanted, grad
@@ -169,7 +169,7 @@ class _Chunk(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         first, width = grads[0], grads[0].shape[-1]
-        beside = not torch.is_grad_enabled() and all(
+        beside = not by_reference(first) and all(
             grad.stride() == first.stride()
             and grad.stride(-1) == 1
             and grad.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attnlab.kernels import load, serves
+from attnlab.kernels import batched, load, serves
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -36,7 +36,7 @@ class Kept(NamedTuple):
             return cls(torch.randint(-(2**15), 2**15, (size,), dtype=torch.int16, device=device), threshold)
         words = torch.empty((size + 3) // 4, dtype=torch.int64, device=device)
         if serves((torch.int64,), words) and (kernel := _kernel()) is not None:
-            seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
+            seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_(-(2**63), None))
             kernel.dropout_draw(words.data_ptr(), len(words), seed, torch.get_num_threads())
         else:
             words.random_(-(2**63), None)  # all 64 bits
@@ -93,4 +93,5 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
-        return Kept(bits, ctx.threshold).apply(grad), None
+        kept = Kept(bits, ctx.threshold)
+        return naive_apply(grad, kept) if batched(grad) else kept.apply(grad), None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlab.kernels import differentiate, load, serves
+from attnlab.kernels import by_reference, differentiate, load, serves
 from attnlab.kernels.dropout import Kept
 from attnlab.kernels.products import linear
 
@@ -116,7 +116,7 @@ class _FeedForward(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, reached, bits = ctx.saved_tensors
         kept = None if bits is None else Kept(bits, ctx.threshold)
-        if torch.is_grad_enabled():  # the gradient is to have a gradient
+        if by_reference(grad):
             wanted = ctx.needs_input_grad[:5]
             return *differentiate(partial(naive_feed_forward, kept=kept), tensors, wanted, grad), None
         kernel = _kernel()

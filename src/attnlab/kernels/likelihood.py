@@ -29,7 +29,7 @@ def log_likelihoods(logits: Tensor, targets: Tensor, smoothing: float, types: in
     Returns:
         Those and log Z, [N] each, in single precision or wider.
     """
-    if not _is_served(logits, targets) or (kernel := _kernel()) is None:
+    if not (_is_served(logits, targets) and _are_types(targets, types)) or (kernel := _kernel()) is None:
         return naive_log_likelihoods(logits, targets, smoothing, types)
     found, normalizers = logits.new_empty(2, len(logits), dtype=torch.float32)
     kernel.likelihood_forward(
@@ -98,6 +98,11 @@ def _is_served(logits: Tensor, targets: Tensor) -> bool:
         and logits.is_contiguous()
         and targets.is_contiguous()
     )
+
+
+def _are_types(targets: Tensor, types: int) -> bool:
+    lowest, highest = targets.aminmax()
+    return int(lowest) >= 0 and int(highest) < types
 
 
 class _Sizes(ctypes.Structure):

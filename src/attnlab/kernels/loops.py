@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnlab.kernels import asked
+from attnlab.kernels import asked, watched
 
 _loop: ContextVar["Loop | None"] = ContextVar("_loop", default=None)
 
@@ -21,7 +21,21 @@ class Fixed(ABC):
     """
 
     def __init__(self) -> None:
-        self.seen: list[tuple[Tensor, Tensor]] = []  # of each step that the backward pass has left: input and gradient
+        self._seen: list[tuple[Tensor, Tensor]] = []  # of each step that a backward pass has left: input and gradient
+        self._task = -1  # the number of that pass
+
+    def keep(self, inputs: Tensor, grad: Tensor) -> None:
+        """Notes a step that the backward pass has left."""
+        task = torch._C._current_graph_task_id()
+        if task != self._task:  # an earlier pass may not have come to the fixed tensors
+            self._seen, self._task = [], task
+        self._seen.append((inputs.detach(), grad))
+
+    def taken(self) -> list[tuple[Tensor, Tensor]]:
+        """The steps of this backward pass, which are kept no longer."""
+        mine = self._task == torch._C._current_graph_task_id()
+        found, self._seen, self._task = self._seen if mine else [], [], -1
+        return found
 
     @abstractmethod
     def ahead(self, inputs: Tensor, *fixed: Tensor) -> Tensor:
@@ -47,16 +61,17 @@ class Loop:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], tuple[Any, Fixed, tuple[Tensor, ...]]] = {}
-        self._outside: Loop | None = None
+        self._outside: list[Loop | None] = []
 
     def __enter__(self) -> "Loop":
-        self._outside = _loop.get()
+        self._outside.append(_loop.get())
         _loop.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _loop.set(self._outside)
-        self._known.clear()
+        _loop.set(self._outside.pop())
+        if not self._outside:
+            self._known.clear()
 
     def step(
         self, key: tuple[Any, ...], given: Any, make: Callable[[], tuple[Fixed, tuple[Tensor, ...]]], inputs: Tensor
@@ -64,7 +79,7 @@ class Loop:
         """A fixed function at one step.
 
         Args:
-            key: what it is known by, made of the identities of the tensors in `given`.
+            key: what it is known by: the identities of the tensors in `given`, and the type that is asked for.
             given: those, kept so that their identities stay theirs.
             make: the function and its fixed tensors, where it is not known yet.
             inputs: what changes.
@@ -78,11 +93,8 @@ class Loop:
 
 
 def current() -> Loop | None:
-    """The loop that is run; None outside one, where no gradient is wanted, and where custom gradients are not known: in
-    the transforms of torch.func and for the compiler."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-        return None
-    return _loop.get()
+    """The loop that is run; None outside one, where no gradient is wanted, and where torch looks at every operation."""
+    return _loop.get() if not watched() and torch.is_grad_enabled() else None
 
 
 def cast(tensor: Tensor) -> Tensor:
@@ -103,7 +115,7 @@ class _Step(torch.autograd.Function):
         inputs, *fixed = ctx.saved_tensors
         _, wanted, *collected = ctx.needs_input_grad
         if any(collected):
-            ctx.function.seen.append((inputs, grad))
+            ctx.function.keep(inputs, grad)
         return None, ctx.function.back(inputs, grad, *fixed) if wanted else None, *(None for _ in fixed)
 
 
@@ -120,9 +132,8 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *_: None) -> tuple[Tensor | None, ...]:
-        seen = ctx.function.seen
-        if not seen:
+        steps = ctx.function.taken()
+        if not steps:
             return None, *(None for _ in ctx.saved_tensors)
-        inputs, grads = zip(*seen, strict=True)
-        seen.clear()
+        inputs, grads = zip(*steps, strict=True)
         return None, *ctx.function.total(inputs, grads, *ctx.saved_tensors)

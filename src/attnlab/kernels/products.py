@@ -59,7 +59,7 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, columns: 
     loop = current()
     if loop is not None:
         given = (weight,) if bias is None else (weight, bias)
-        key = "linear", *map(id, given), columns.start, columns.stop
+        key = "linear", asked(weight), *map(id, given), columns.start, columns.stop
         return loop.step(key, given, partial(_fix, weight, bias, columns), inputs)
     packs = kept()
     if packs is not None and _reads_packs(inputs, weight):
@@ -131,7 +131,7 @@ class _FixedLinear(Fixed):
         return out.to(inputs.dtype)
 
     def total(self, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], *fixed: Tensor) -> tuple[Tensor, ...]:
-        rows, back = (torch.cat([part.flatten(0, -2) for part in parts]) for parts in (inputs, grads))
+        rows, back = (torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]) for parts in (inputs, grads))
         of_weight = back.t() @ rows.to(back.dtype)
         return (of_weight, back.sum(0))[: len(fixed)]
 

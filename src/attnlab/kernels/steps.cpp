@@ -1,13 +1,13 @@
 // What the steps of a search or of a decoder's loop do beside products with weights: attention of one query a row, an
-// LSTM's gates, log-probabilities, and the best continuations. Each number is computed by one thread in one order: results do not depend on how many there
-// are.
+// LSTM's gates, log-probabilities, and the best continuations. Each number is computed by one thread in one order:
+// results do not depend on how many there are.
 
 #include "query.h"
 
 namespace {
 
 struct Sizes {
-    int64_t rows, heads, positions, width, threads;
+    int64_t rows, items, heads, positions, width, threads;
 };
 
 template <class Number>
@@ -203,15 +203,18 @@ void largest(
 extern "C" {
 
 // Contexts [rows, heads, width] of one query a row and head, its strides being those of rows and heads, and weights
-// [rows, heads, positions]; numbers of bfloat16 if `brain`, else of float.
-void steps_attend(
+// [rows, heads, positions]; numbers of bfloat16 if `brain`, else of float. Returns whether the rows' items are there.
+bool steps_attend(
     const void *query, int64_t item, int64_t head, const Keys *keys, const Mask *mask, void *contexts, float *weights,
     const Sizes *sizes, int64_t brain
 ) {
+    for (int64_t n = 0; keys->rows && n < sizes->rows; ++n)
+        if (keys->rows[n] < 0 || keys->rows[n] >= sizes->items) return false;
     if (brain)
         attend((const Brain *)query, item, head, *keys, *mask, (Brain *)contexts, weights, *sizes);
     else
         attend((const float *)query, item, head, *keys, *mask, (float *)contexts, weights, *sizes);
+    return true;
 }
 
 // Hidden state and cell [rows, size] after gates [rows, 4 size], the sum of two parts, from the cell before.

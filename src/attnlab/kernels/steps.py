@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnlab.kernels import load, serves
+from attnlab.kernels import asked, load, serves
 from attnlab.kernels.loops import Fixed, cast, current
 
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -31,21 +31,23 @@ def attend_one(
         key: [B, H, S, d].
         value: [B, H, S, d].
         mask: bool, broadcastable to [B, H, 1, S], True at keys that may be seen; at least one in every row.
-        rows: long [N], of each query its row of the B; None where they go row by row.
+        rows: long [N], from 0, of each query its row of the B; None where they go row by row.
 
     Returns:
         Contexts [N, H, 1, d] and weights [N, H, 1, S], these in single precision or wider.
     """
-    items, heads, _, width = query.shape
+    items, heads, queries, width = query.shape
     positions = key.shape[2]
     if not (
         _is_served(query, key, value)
         and query.dtype == key.dtype == value.dtype
+        and queries == 1
         and key.shape == value.shape == (len(key), heads, positions, width)
         and key.stride() == value.stride()
         and query.stride(3) == key.stride(3) == 1
         and (mask is None or serves((torch.bool,), mask))
-        and (len(key) == items if rows is None else serves((torch.int64,), rows) and rows.is_contiguous())
+        and (len(key) if rows is None else len(rows)) == items
+        and (rows is None or (serves((torch.int64,), rows) and rows.is_contiguous()))
         and (kernel := _kernel()) is not None
     ):
         return naive_attend_one(query, key, value, mask, rows)
@@ -58,12 +60,12 @@ def attend_one(
         seen = _Mask(mask.data_ptr(), given[0], given[1], given[3])
     contexts = query.new_empty(items, heads, 1, width)
     weights = query.new_empty(items, heads, 1, positions, dtype=torch.float32)
-    sizes = _Sizes(items, heads, positions, width, torch.get_num_threads())
-    kernel.steps_attend(
+    sizes = _Sizes(items, len(key), heads, positions, width, torch.get_num_threads())
+    found = kernel.steps_attend(
         query.data_ptr(), query.stride(0), query.stride(1), ctypes.byref(keys), ctypes.byref(seen),
         contexts.data_ptr(), weights.data_ptr(), ctypes.byref(sizes), query.dtype == torch.bfloat16,
     )  # fmt: skip
-    return contexts, weights
+    return (contexts, weights) if found else naive_attend_one(query, key, value, mask, rows)
 
 
 def naive_attend_one(
@@ -89,7 +91,8 @@ def mix(weights: Tensor, values: Tensor) -> Tensor:
     """The context of one query a row: weights [N, 1, S] over values [N, S, D] -> [N, 1, D], of the values' dtype."""
     loop = current()
     if loop is not None and _row_by_row(weights, values):
-        return loop.step(("mix", id(values)), values, lambda: (_FixedRows(mixes=True), (cast(values),)), weights)
+        key = "mix", asked(values), id(values)
+        return loop.step(key, values, lambda: (_FixedRows(mixes=True), (cast(values),)), weights)
     if not (
         _is_served(weights, values)
         and weights.dtype == torch.float32
@@ -120,7 +123,8 @@ def dots(query: Tensor, keys: Tensor) -> Tensor:
     """
     loop = current()
     if loop is not None and _row_by_row(query, keys):
-        return loop.step(("dots", id(keys)), keys, lambda: (_FixedRows(mixes=False), (cast(keys),)), query)
+        key = "dots", asked(keys), id(keys)
+        return loop.step(key, keys, lambda: (_FixedRows(mixes=False), (cast(keys),)), query)
     if not (
         _is_served(query, keys)
         and query.dtype == keys.dtype
@@ -201,6 +205,7 @@ def _in_lstm(inputs: Tensor, recurrent: Tensor, cell: Tensor) -> bool:
         and inputs.is_contiguous()
         and recurrent.is_contiguous()
         and cell.stride(1) == 1
+        and inputs.shape == recurrent.shape == (len(cell), 4 * cell.shape[1])
         and cell.numel() > 0
         and _kernel() is not None
     )
@@ -260,7 +265,8 @@ def naive_log_softmax(logits: Tensor) -> Tensor:
 def largest(offsets: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The largest of offsets [B, k] + values [B, k, V] for each of B, in order, and their places in [k V].
 
-    [B, min(count, k V)] each, as `torch.topk` gives them.
+    [B, min(count, k V)] each, as `torch.topk` gives them; but NaN is none of them, and where nothing else is left they
+    are -inf.
     """
     items, rows, size = values.shape
     count = min(count, rows * size)
@@ -274,7 +280,7 @@ def largest(offsets: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor
     ):
         return naive_largest(offsets, values, count)
     found = values.new_empty(items, count)
-    places = torch.empty(items, count, dtype=torch.int64)
+    places = torch.empty(items, count, dtype=torch.int64, device=values.device)
     kernel.steps_largest(
         offsets.data_ptr(), values.data_ptr(), items, rows, size, count, found.data_ptr(), places.data_ptr(),
         torch.get_num_threads(),
@@ -312,7 +318,7 @@ class _Mask(ctypes.Structure):
 
 
 class _Sizes(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("rows", "heads", "positions", "width", "threads"))
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("rows", "items", "heads", "positions", "width", "threads"))
 
 
 @cache
@@ -328,5 +334,5 @@ def _kernel() -> ctypes.CDLL | None:
         library.steps_largest.argtypes = [at, at, *[number] * 4, at, at, number]
         library.steps_lstm_back.argtypes = [at, at, at, number, at, at, at, at, *[number] * 4]
         for name in ("attend", "mix", "dots", "lstm", "lstm_back", "log_softmax", "largest"):
-            getattr(library, f"steps_{name}").restype = None
+            getattr(library, f"steps_{name}").restype = ctypes.c_bool if name == "attend" else None
     return library

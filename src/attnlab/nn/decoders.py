@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attnlab.attention import Candidates, Memory
 from attnlab.kernels.loops import Loop
 from attnlab.kernels.products import Linear
-from attnlab.nn.multihead import AttentionFactory
+from attnlab.nn.multihead import AttentionFactory, paths
 from attnlab.nn.recording import Recorder
 from attnlab.nn.recurrent import CellKind, RecurrentState, RecurrentStep
 
@@ -195,7 +195,8 @@ class Decoder(nn.Module, ABC):
         hidden = torch.cat([state.recurrent.top for state in states], 1)
         feed = torch.stack([state.feed for state in states if state.feed is not None], 1)
         contexts = torch.cat([step.contexts for step in steps], -2)
-        features = self.features(hidden, feed, contexts, embedded).view(copies, batch, length, -1)  # of [1, K B, T, R]
+        features = self.features(hidden, feed, contexts, embedded)  # [1, K B, T, R]
+        features = features.view(copies, batch, length, features.shape[-1])
         return Decoded(copies, features.__getitem__, _join(steps, copies))
 
 
@@ -204,12 +205,12 @@ def _join(steps: list[Candidates], copies: int) -> Candidates:
 
     def join(parts: list[Tensor | None]) -> Tensor | None:
         found = [part for part in parts if part is not None]
-        return torch.cat(found, -1).view(copies, -1, len(steps)) if found else None
+        return paths(torch.cat(found, -1)[0], copies) if found else None
 
     def join_rows(parts: list[Tensor | None]) -> Tensor | None:
         found = [part for part in parts if part is not None]
         rows = torch.cat(found, -2)  # [K B, T, *]
-        return rows.view(copies, -1, *rows.shape[1:]) if copies > 1 else rows
+        return paths(rows, copies) if copies > 1 else rows
 
     weights = join_rows([step.weights for step in steps])
     log_weights = join([step.log_weights for step in steps])

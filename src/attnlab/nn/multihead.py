@@ -104,13 +104,18 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, inputs: Tensor) -> Tensor:
         """[N, S, D] -> [N, H, S, D / H]."""
-        return inputs.view(*inputs.shape[:-1], self.heads, -1).transpose(-3, -2)
+        return inputs.view(*inputs.shape[:-1], self.heads, inputs.shape[-1] // self.heads).transpose(-3, -2)
 
 
 def share_estimator(layers: list[MultiHeadAttention]) -> None:
     """Gives all layers the first one's estimator: their choices are credited together, by one baseline."""
     for layer in layers[1:]:
         layer.attention.estimator = layers[0].attention.estimator
+
+
+def paths(part: Tensor, copies: int) -> Tensor:
+    """Copies of a batch, told apart: [K B, ...] -> [K, B, ...]."""
+    return part.view(copies, len(part) // copies, *part.shape[1:])
 
 
 def credit(records: list[Candidates], copies: int) -> Candidates:

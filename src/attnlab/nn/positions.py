@@ -62,6 +62,7 @@ class SinusoidalPositions(Positions):
 def sinusoids(length: int, size: int, start: int = 0) -> Tensor:
     """Position encodings [length, size] from `start` on: sine and cosine of p / 10000^(2i / size) (Vaswani et al. 2017,
     section 3.5). They are kept, and not to be changed."""
-    rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
-    angles = torch.arange(start, start + length).unsqueeze(1) * rates  # [length, size / 2]
+    # on the processor, even where another device is the default: a meta tensor, say, is not to be kept
+    rates = torch.exp(torch.arange(0, size, 2, device="cpu") * (-math.log(10000.0) / size))
+    angles = torch.arange(start, start + length, device="cpu").unsqueeze(1) * rates  # [length, size / 2]
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :size]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from attnlab.kernels import watched
 from attnlab.kernels.likelihood import log_likelihoods, logit_gradients
 from attnlab.kernels.products import linear
 from attnlab.kernels.steps import log_softmax
@@ -52,7 +53,8 @@ def naive_log_likelihood(
 ) -> Tensor:
     """The reference for `TokenLogLikelihood`: features [N, R], weight [V, R], bias [V], targets [N] -> [N]."""
     logits = F.linear(features, weight, bias)
-    return -F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return -F.cross_entropy(wide, targets, reduction="none", label_smoothing=smoothing)
 
 
 class VocabularyReadout(nn.Module):
@@ -111,7 +113,9 @@ class VocabularyReadout(nn.Module):
         recompute = rows.shape[0] > count
         with torch.autocast(rows.device.type, enabled=False):
             parts = [
-                TokenLogLikelihood.apply(part, weight, bias, part_gold, smoothing, recompute)  # type: ignore[no-untyped-call]
+                naive_log_likelihood(part, weight, bias, part_gold, smoothing)
+                if watched() and not torch.compiler.is_compiling()  # custom gradients are not known there
+                else TokenLogLikelihood.apply(part, weight, bias, part_gold, smoothing, recompute)  # type: ignore[no-untyped-call]
                 for part, part_gold in zip(torch.split(rows, count), torch.split(gold, count), strict=True)
             ]
         values = torch.cat(parts).view(candidates, -1)[:, : real.numel()]

@@ -195,7 +195,7 @@ class RNNSeq2Seq(Seq2Seq):
             scored: Tensor = self.readout(self.dropout(decoded.features(part)), target_out, mask, smoothing)
             return scored
 
-        together = max(1, self.chunk // (target_in.numel() * self.readout.linear.in_features))
+        together = max(1, self.chunk // max(1, target_in.numel() * self.readout.linear.in_features))
         if decoded.number <= together:
             return score(slice(None)), decoded.candidates
         parts = [slice(first, first + together) for first in range(0, decoded.number, together)]

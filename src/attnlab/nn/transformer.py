@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attnlab.attention import Candidates, Estimator, Memory, Objective
 from attnlab.kernels.steps import finds_rows
 from attnlab.nn.blocks import DecoderBlock, EncoderBlock, Past
-from attnlab.nn.multihead import SCALED, AttentionFactory, share_estimator
+from attnlab.nn.multihead import SCALED, AttentionFactory, paths, share_estimator
 from attnlab.nn.positions import sinusoids
 from attnlab.nn.readout import VocabularyReadout
 from attnlab.nn.seq2seq import Seq2Seq
@@ -139,7 +139,7 @@ class Transformer(Seq2Seq):
             tokens, seen, read = block(tokens, memory, mask=causal, maps=not self.training)
             own.append(seen)
             cross.append(read)
-        features = self.decoder_norm(tokens).view(copies, *target_in.shape, -1)
+        features = paths(self.decoder_norm(tokens), copies)
         scored = self.readout(self.dropout(features), target_out, target_out != self.padding, smoothing)
         chosen = _credit(cross, own if self.everywhere else [], copies)
         if self.everywhere:
@@ -174,8 +174,8 @@ def _credit(cross: list[Candidates], own: list[Candidates], copies: int) -> Cand
     records = [*own, *cross]
     first = records[0]
 
-    def paths(part: Tensor) -> Tensor:  # [N, T, ...] -> [K, B, T, ...], or [B, T, ...] where there is one path
-        return part.view(copies, -1, *part.shape[1:]) if copies > 1 else part
+    def told_apart(part: Tensor) -> Tensor:  # [N, T, ...] -> [K, B, T, ...], or [B, T, ...] where there is one path
+        return paths(part, copies) if copies > 1 else part
 
     drawn = [record.log_probs[0].sum(1) for record in records if record.log_probs is not None]
     spreads = [record.entropy() for record in records]
@@ -184,11 +184,11 @@ def _credit(cross: list[Candidates], own: list[Candidates], copies: int) -> Cand
     log_probs = torch.stack(drawn).sum(0) if drawn else None
     return Candidates(
         contexts=log_weights.new_empty(0),
-        log_weights=log_weights.view(copies, -1, log_weights.shape[-1]),
-        weights=paths(torch.stack([record.weights.mean(1) for record in cross]).mean(0)),
-        log_probs=None if log_probs is None else log_probs.view(copies, -1, log_probs.shape[-1]),
-        queries=None if first.queries is None else paths(first.queries.mean(1)),
-        entropies=paths(torch.stack(known).mean(0)) if len(known) == len(records) else None,
+        log_weights=paths(log_weights, copies),
+        weights=told_apart(torch.stack([record.weights.mean(1) for record in cross]).mean(0)),
+        log_probs=None if log_probs is None else paths(log_probs, copies),
+        queries=None if first.queries is None else told_apart(first.queries.mean(1)),
+        entropies=told_apart(torch.stack(known).mean(0)) if len(known) == len(records) else None,
     )
 
 

@@ -24,7 +24,8 @@ def weighted(loss: Tensor, metrics: Mapping[str, Tensor], count: int) -> tuple[T
         count: number of this part's targets.
 
     Returns:
-        the weighted loss, the means of the metrics over the whole batch, and the number of its targets.
+        the weighted loss, the means of the metrics over the whole batch, and the number of its targets, where a batch
+        of fewer rows than there are processes, which each of them has whole, counts once for each.
     """
     if _alone():
         return loss, dict(metrics), count
