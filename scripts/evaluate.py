@@ -9,7 +9,8 @@ The corpus is the run's own, changed by data.KEY=VALUE, or that of a group:
     python scripts/evaluate.py RUN_DIR data=parallel data.path=FOLDER data.source=en data.target=de --split validation
 
 A corpus of texts needs no split but the one that is scored. The tokenizers (of a classifier, the classes and the
-normalisation) are always the run's.
+normalisation) are always the run's. Where the run's own corpus is cut into splits of other sizes, a warning says how
+many examples it was trained on.
 
 Exit codes: 0 scored, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
 """
@@ -40,7 +41,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     options = parse()
 
-    from attnlab.experiment.use import load_config, load_run
+    from attnlab.experiment.use import load_config, load_run, trained_on
 
     config = load_config(options.run)  # before the slow imports
 
@@ -58,6 +59,13 @@ def main() -> int:
     data = build(spec)
     domain.restore(data, options.run)
     data.prepare_split(options.split)
+    if options.overrides and (known := trained_on(trained, data, options.split)):
+        print(
+            f"attnlab: warning: {known:,} of the {len(data.splits[options.split]):,} examples of this {options.split} "
+            f"split are among those that {options.run} was trained on; give the splits the sizes that they had there, "
+            "or a smaller one to this.",
+            file=sys.stderr,
+        )
     trained.task.to(device(options.device))
     seed = trained.config.get("seed", 0) if options.seed is None else options.seed
     searched = trained.config | {"search": search_options(trained.config, options)}

@@ -222,6 +222,11 @@ def test_a_batch_without_sources_gives_no_outputs():
     assert model.calls == []
 
 
+def test_a_beam_without_width_is_refused():
+    with pytest.raises(ValueError, match="found 0"):
+        beam(TableModel(), SOURCES, torch.tensor([4, 4, 4]), BEGIN, END, width=0)
+
+
 def test_length_limits_count_real_tokens_only():
     assert length_limits(SOURCES, PAD, ratio=1.5, extra=2).tolist() == [6, 3, 5]
     assert length_limits(SOURCES[1:2, :1], PAD, 1.5, 2).tolist() == [3]

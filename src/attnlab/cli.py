@@ -29,10 +29,17 @@ def main() -> None:
         print(help_text(CONF))
         return
     gc.disable()  # what is imported stays; training has it collect again
-    sys.exit(_sweep() if {"--multirun", "-m"} & set(sys.argv[1:]) else _single())
+    try:
+        sys.exit(_sweep() if {"--multirun", "-m"} & set(sys.argv[1:]) else _single())
+    except KeyboardInterrupt:  # before a run has begun, which answers it itself
+        _complain("Interrupted before a run began.")
+        sys.exit(INTERRUPTED)
 
 
 def _single() -> int:
+    if any(argument.startswith("hydra.run.dir=") for argument in sys.argv[1:]):
+        _complain("hydra.run.dir has no effect here; set run_dir=FOLDER.")
+        return 2
     codes: list[int] = []
     return _compose(lambda config: codes.append(_run_alone(config))) or max(codes, default=0)
 
@@ -94,8 +101,9 @@ def sweep_overrides(arguments: Sequence[str]) -> list[str]:
 
 def _quoted(argument: str) -> str:
     """Quotes a path, so that Hydra's grammar leaves its `=`, blanks and brackets alone."""
-    key, sign, value = argument.partition("=")
-    if key not in ("run_dir", "data.path", "hydra.sweep.dir") or not sign or value[:1] in ("'", '"', "$", "?"):
+    key, _, value = argument.partition("=")
+    path = value[:1] not in ("", "'", '"', "$", "?") and value != "null"
+    if key not in ("run_dir", "data.path", "hydra.sweep.dir") or not path:
         return argument
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'{key}="{escaped}"'
@@ -182,7 +190,7 @@ def _run_or_leave(sweep: "Sweep", config: Any, directory: Path) -> int:
     launcher = name if name in LAUNCHERS else None
     refuse_several_processes(resolved["trainer"], launcher)
     if launcher is None:
-        return run(resolved, overrides, choices)
+        return run(resolved, overrides, choices, point=True)
     sweep.launcher, sweep.options = launcher, options
     sweep.add(directory, resolved, _command(job, directory))
     return 0

@@ -172,7 +172,12 @@ def beam(
 
     Returns:
         the best hypothesis of each source, in order; `score` is its log p(y), unpenalised.
+
+    Raises:
+        ValueError: if the width is not positive.
     """
+    if width < 1:
+        raise ValueError(f"A beam is 1 or more wide, found {width}.")
     count, device = source.shape[0], source.device
     complete: list[_End] = []
     if not count:

@@ -1,6 +1,8 @@
 """The run directory's record."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,24 @@ def test_a_directory_that_is_no_run_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "best.ckpt").touch()
     with pytest.raises(UserError, match=r"no status\.json"):
         RunRecord(tmp_path, CONFIG)
+
+
+def test_a_directory_in_which_a_run_is_under_way_is_refused_until_it_ends(tmp_path: Path) -> None:
+    held = """
+import sys
+from pathlib import Path
+from attnlab.experiment.record import RunRecord
+record = RunRecord(Path(sys.argv[1]), {})
+record.claim()
+record.begin([], {})
+print(flush=True)
+sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", held, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    with pytest.raises(UserError, match=rf"A run is under way in .* \(process {other.pid}\); wait for it"):
+        RunRecord(tmp_path, {}).claim()
+    other.kill()
+    other.communicate()
+    RunRecord(tmp_path, {}).claim()

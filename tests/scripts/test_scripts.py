@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import warm
+import yaml
 
 from attnlab.errors import UserError
 from attnlab.experiment.precision import processor_knows_bf16
@@ -104,6 +105,17 @@ def test_evaluate_repeats_the_test_of_the_run(
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == value or "sentences_per_second" in name, name
+
+
+def test_evaluate_says_what_the_run_was_trained_on(trained_run: Path) -> None:
+    """A larger test split reaches into what were validation and training."""
+    sizes = yaml.safe_load((trained_run / ".hydra" / "config.yaml").read_text())["data"]
+    test = sizes["test"] + sizes["validation"] + 5
+    for size, warning in ((test, f"warning: 5 of the {test} examples"), (sizes["test"] - 1, "")):
+        ended = call("evaluate.py", trained_run, f"data.test={size}", "--beam", 1, "--mode", "soft")
+        assert ended.returncode == 0
+        assert warning in ended.stderr.decode()
+        assert bool(warning) == ("warning" in ended.stderr.decode())
 
 
 def test_mistakes_are_sentences(trained_run: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The run directory: what a run was, how it ended, what it measured."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import traceback
 import uuid
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -48,6 +49,7 @@ class RunRecord:
         relevant = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT}
         self.hash = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
         self.status: dict[str, Any] = {}
+        self._lock: IO[str] | None = None
         before = self._read_status()
         if before and before.get("config_hash") != self.hash and (difference := _difference(self, config)):
             raise UserError(
@@ -84,6 +86,27 @@ class RunRecord:
         """The checkpoint to resume from, if there is one."""
         path = self.directory / "checkpoints" / "last.ckpt"
         return path if path.exists() else None
+
+    def claim(self) -> None:
+        """Takes the directory for this process, as long as it lives.
+
+        Raises:
+            UserError: if a run is under way there.
+        """
+        lock = self.directory / ".hydra" / "lock"
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock.open("a")
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not a child's too
+        except (BlockingIOError, PermissionError) as error:
+            if not lock.is_file():
+                return  # a folder that cannot be written is told of where it is written to
+            raise UserError(
+                f"A run is under way in {self.directory} (process {self._read_status().get('pid')}); wait for it, or "
+                "give another run_dir."
+            ) from error
+        except OSError:  # a file system without locks
+            return
 
     def begin(self, overrides: list[str], choices: dict[str, Any]) -> None:
         """Writes the config, the command's overrides and the option chosen of each group, and marks the run as

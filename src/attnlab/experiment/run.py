@@ -16,7 +16,7 @@ from rich.console import Console
 
 from attnlab import allocator
 from attnlab.data.prepare import prefetch
-from attnlab.errors import INTERRUPTED
+from attnlab.errors import INTERRUPTED, UserError
 from attnlab.experiment.distributed import (
     Ranks,
     find_ranks,
@@ -42,13 +42,14 @@ def process_start() -> float:
         return time.time()
 
 
-def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -> int:
+def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any], point: bool = False) -> int:
     """Trains, tests and records one run.
 
     Args:
         config: the composed and resolved config, primitives only.
         overrides: the command line's overrides, for the record.
         choices: the option chosen of each config group, for the record.
+        point: whether the run is a point of a sweep in this process.
 
     Returns:
         the exit code: 0 if the run finished (now or before), 130 if it was interrupted.
@@ -57,6 +58,8 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -
         UserError: for what the user can mend; status.json then says `failed`, with the reason.
     """
     ranks = find_ranks(config["trainer"])
+    if not config["run_dir"]:
+        raise UserError(f"run_dir={config['run_dir'] or ''} names no folder; name one, or leave it out.")
     directory = Path(config["run_dir"])
     record = RunRecord(directory, config)
     console = Console(quiet=not ranks.first)
@@ -72,6 +75,7 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -
     if ranks.world > 1:
         interruptible()
     if ranks.first:
+        record.claim()
         record.begin(overrides, choices)
         # beside an import that is over, as it is for a sweep's later points, a second process would only be waited for
         if record.last_checkpoint is None and "torch" not in sys.modules:
@@ -87,7 +91,9 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any]) -
             tracker.exit_code = INTERRUPTED
             if not _end(record, ranks, "interrupted", stop):
                 return 1
-            say(f"Interrupted. The same command with run_dir={directory} goes on from the last checkpoint.")
+            again = "The same sweep" if point else f"The same command with run_dir={directory}"
+            from_where = "begins anew" if record.last_checkpoint is None else "goes on from the last checkpoint"
+            say(f"Interrupted. {again} {from_where}{' here' if point else ''}.")
             return INTERRUPTED
         except BaseException as error:
             tracker.exit_code = 1

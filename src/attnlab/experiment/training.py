@@ -53,8 +53,9 @@ def train_and_test(
         begun: when the process began, in seconds since the epoch.
     """
     set_up_libraries()
-    if config["search"]["draws"] < 1:
-        raise UserError(f"search.draws={config['search']['draws']} must be 1 or more.")
+    for name in ("beam", "draws"):
+        if config["search"][name] < 1:
+            raise UserError(f"search.{name}={config['search'][name]} must be 1 or more.")
     domain = DOMAINS[config["task"]["name"]]
     domain.check(config)
     with torch.device("meta"):  # what cannot work is refused before any data is read

@@ -103,6 +103,24 @@ def load_translator(directory: Path, checkpoint: str = "best") -> TrainedTransla
     return TrainedTranslator(directory, run.config, run.task, tokenizers)
 
 
+def trained_on(run: TrainedRun, data: Any, split: str) -> int:
+    """How many examples of a split that is prepared are among those that a run was trained on.
+
+    They may be where the data are the run's corpus, cut into other splits; of other corpora it is 0.
+    """
+    from attnlab.experiment.build import build
+    from attnlab.experiment.domains import DOMAINS
+
+    domain, before = DOMAINS[run.task.name], build(run.config["data"])
+    kinds = [(type(corpus), getattr(corpus, "path", None)) for corpus in (before.corpus, data.corpus)]
+    if split == "train" or kinds[0] != kinds[1]:
+        return 0
+    domain.restore(before, run.directory)
+    before.prepare_split("train")
+    known = set(domain.examples(before, "train"))
+    return sum(example in known for example in domain.examples(data, split))
+
+
 def load_config(directory: Path) -> dict[str, Any]:
     """The resolved config of a run; UserError if the directory is not that of a run."""
     if not directory.is_dir():

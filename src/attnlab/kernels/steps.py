@@ -275,7 +275,7 @@ def largest(offsets: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor
         and offsets.dtype == values.dtype == torch.float32
         and offsets.is_contiguous()
         and values.is_contiguous()
-        and count <= _MOST
+        and 0 < count <= _MOST
         and (kernel := _kernel()) is not None
     ):
         return naive_largest(offsets, values, count)

@@ -1,7 +1,7 @@
 """The interface between a run and its kind of task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -72,6 +72,10 @@ class Domain(ABC):
     @abstractmethod
     def restore(self, data: Any, directory: Path) -> None:
         """Gives the data, before they are prepared, what a run has kept of them."""
+
+    @abstractmethod
+    def examples(self, data: Any, split: str) -> Iterator[bytes]:
+        """The examples of a split that is prepared, such that the same ones are equal."""
 
     @abstractmethod
     def describe(self, data: Any) -> str:

@@ -1,6 +1,7 @@
 """Runs of translation and of any other sequence transduction."""
 
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -41,6 +42,11 @@ class Translation(Domain):
 
     def restore(self, data: TranslationData, directory: Path) -> None:
         data.use_tokenizers(TokenizerPair.load(directory / _TOKENIZERS))
+
+    def examples(self, data: TranslationData, split: str) -> Iterator[bytes]:
+        rows = data.splits[split]
+        for source, target in zip(rows.source, rows.target, strict=True):
+            yield source.tobytes() + bytes([EOS]) + target.tobytes()
 
     def describe(self, data: TranslationData) -> str:
         numbers = data.summary()

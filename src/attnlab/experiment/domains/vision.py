@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -45,6 +46,10 @@ class Vision(Domain):
 
     def restore(self, data: ImageData, directory: Path) -> None:
         data.use_state(read_state(directory))
+
+    def examples(self, data: ImageData, split: str) -> Iterator[bytes]:
+        for image in data.splits[split].images:
+            yield image.numpy().tobytes()
 
     def describe(self, data: ImageData) -> str:
         return (
