@@ -337,7 +337,7 @@ def _reason(error: Exception, path: str | Path) -> str:
     """Why reading failed, and what to do."""
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     if isinstance(error, DatasetNotFoundError):
         return "the Hub has no such data set, or it needs a login (`hf auth login`). Check data.path."
@@ -347,10 +347,12 @@ def _reason(error: Exception, path: str | Path) -> str:
         return f"{broken}. Mend or remove it."
     unreachable = (ConnectionError, TimeoutError, errors.LocalEntryNotFoundError, errors.HfHubHTTPError)
     if isinstance(error, unreachable) or type(error).__module__.split(".")[0] in _HTTP_LIBRARIES:
-        return (
-            f"the Hub could not be reached ({_line(error)}). Download it on a machine that can, and give its "
-            "folder: data.path=/folder. If this machine's cache has it, HF_HUB_OFFLINE=1 reads it from there."
-        )
+        if constants.HF_HUB_OFFLINE:
+            why, hint = ", and the cache of this machine does not have it", ""
+        else:
+            why, hint = "", " If the cache of this machine has it, HF_HUB_OFFLINE=1 reads it from there."
+        download = "Download it on a machine that can, and give its folder: data.path=/folder."
+        return f"the Hub could not be reached ({_line(error)}){why}. {download}{hint}"
     if "corresponds to no data" in str(error):
         return f"one of its splits has not one row ({_line(error)}). Fill or remove its file."
     if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
