@@ -3,7 +3,8 @@
 
 Writes report.html (one file, opens offline, with an attention explorer), report.md, tables.tex, summary.csv, tests.csv
 and figures/ (PNG and SVG), by default beside the folder, in NAME-report. A run is any directory with a status.json;
-runs that differ in nothing but the seed are one variant. What failed, is missing or damaged is listed, never dropped.
+runs that differ in nothing but the seed are one variant. What failed or is damaged, and what a sweep asked for and is
+missing, is listed, never dropped.
 
     python scripts/report.py outputs/sweeps/soft_vs_hard --out DIR
     python scripts/report.py --example             # the worked example of attention, as a map
@@ -12,6 +13,7 @@ Exit codes: 0 written, 1 failed, 2 a mistake in the command, 130 interrupted by 
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 from _command import run
@@ -33,6 +35,35 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def asked(folder: Path) -> dict[Path, list[tuple[str, ...]]]:
+    """The points that each sweep at or below a folder asked for, by the sweep's folder."""
+    return {path.parent: points(path) for path in sorted(folder.rglob("multirun.yaml"))}
+
+
+def points(path: Path) -> list[tuple[str, ...]]:
+    """The overrides that tell the points of a sweep apart, from Hydra's record of it; none if it cannot be read."""
+    import hydra
+    import yaml
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from attnlab.cli import CONF
+
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]
+        words = [f"{key}={values}" for key, values in (record["sweeper"].get("params") or {}).items()]
+        words += record["overrides"]["task"]
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):  # for key=glob(*)
+            parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
+            last = {override.get_key_element(): override for override in parsed}
+            swept = {key: override for key, override in last.items() if override.is_sweep_override()}
+            choices = [[f"{key}={value}" for value in o.sweep_string_iterator()] for key, o in swept.items()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, HydraException):
+        return []
+    return list(product(*choices))
+
+
 def main() -> int:
     options = parse()
     if options.example:
@@ -43,7 +74,7 @@ def main() -> int:
 
     from attnlab.report.assemble import write_report
 
-    written = write_report(options.folder, options.out)
+    written = write_report(options.folder, options.out, asked(options.folder))
     for problem in written.problems:
         print(f"{problem.point}: {problem.sentence}")
     print(f"{written.finished} of {written.points} points are in the report: {written.out / 'report.html'}")

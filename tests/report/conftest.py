@@ -210,7 +210,8 @@ def small_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 continue
             write_translation(place, name, seed, rate, texts)
     (folder / "attention=luong" / "seed=3" / "predictions.jsonl").write_text('{"source": "cut')
-    return write_report(folder).out
+    points = [(f"attention={name}", f"seed={seed}") for name in ("bahdanau", "luong", "hard") for seed in (1, 2, 3)]
+    return write_report(folder, asked={folder: points}).out
 
 
 HOSTILE = '</script><script>alert("1")</script> a_b & 50 % | $x$ <img src=http://x.invalid/a.png> \\ # {y}'

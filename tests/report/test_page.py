@@ -120,7 +120,7 @@ def test_the_page_says_what_was_compared_and_what_is_not_there(page):
     assert "7 of 9 points are in the report; the others are listed below." in words
     assert "Tests: paired bootstrap resampling, approximate randomisation," in words
     assert "Failed: The loss is not finite." in words
-    assert "hard, seed 3" in words
+    assert "attention=hard, seed=3" in words
     assert "Left out of the tests and samples: line 1 of predictions.jsonl is not JSON" in words
 
 
@@ -150,7 +150,7 @@ def test_the_markdown_shows_the_same(small_report):
     assert len(tables) > 8
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
-    assert "hard, seed 3" in text
+    assert "attention=hard, seed=3" in text
 
 
 def test_the_latex_tables_are_sound(small_report):

@@ -81,12 +81,30 @@ def test_data_sets_are_apart_and_training_data_are_the_variants(fabricate, tmp_p
     assert [variant.name for variant in comparison.sets[0].variants] == ["train=10", "train=20"]
 
 
-def test_points_that_others_suggest_are_listed_as_missing(fabricate, tmp_path):
-    fabricate.sweep(tmp_path, {"bahdanau": 0.1, "luong": 0.1}, (1, 2), 4)
-    (tmp_path / "attention=luong" / "seed=2" / "status.json").unlink()
+def test_points_that_a_sweep_asked_for_are_listed_as_missing(fabricate, tmp_path):
+    sweep = fabricate.sweep(tmp_path / "sweep", {"bahdanau": 0.1, "luong": 0.1}, (1, 2), 4)
+    (sweep / "attention=luong" / "seed=2" / "status.json").unlink()
+    (sweep / "attention=luong" / "seed=1" / "status.json").write_text("cut")
+    points = [(f"attention={name}", f"seed={seed}") for name in ("bahdanau", "luong") for seed in (1, 2)]
+    for folder, named in ((sweep, ""), (tmp_path, "sweep: ")):
+        comparison = load(folder, {sweep: points})
+        damaged, missing = comparison.problems
+        assert (damaged.point.removeprefix("sweep/"), damaged.kind) == ("attention=luong/seed=1", "damaged")
+        assert (missing.point, missing.kind) == (f"{named}attention=luong, seed=2", "missing")
+        assert (comparison.points, comparison.finished) == (4, 2)
+
+
+def test_of_runs_that_no_sweep_asked_for_none_is_missing(fabricate, tmp_path):
+    start(fabricate, tmp_path / "a")
+    start(fabricate, tmp_path / "b", attention="hard", seed=2)
+    start(fabricate, tmp_path / "c", attention="luong", data={"_target_": "attnlab.data.translation.hub", "path": "x"})
     comparison = load(tmp_path)
-    (problem,) = comparison.problems
-    assert (problem.point, problem.kind) == ("luong, seed 2", "missing")
+    assert comparison.problems == ()
+    assert (comparison.points, comparison.finished) == (3, 3)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "status.json").write_text("cut")
+    comparison = load(tmp_path)
+    assert [(problem.point, problem.kind) for problem in comparison.problems] == [("d", "damaged")]
     assert (comparison.points, comparison.finished) == (4, 3)
 
 

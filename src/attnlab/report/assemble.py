@@ -1,6 +1,6 @@
 """The report itself: everything that is read, tested and drawn, put together and written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,17 +68,20 @@ class Written:
     finished: int
 
 
-def write_report(folder: Path, out: Path | None = None) -> Written:
+def write_report(
+    folder: Path, out: Path | None = None, asked: Mapping[Path, Sequence[Sequence[str]]] | None = None
+) -> Written:
     """Compares the runs of a folder and writes report.html, report.md, tables.tex, summary.csv, tests.csv and figures/.
 
     Args:
         folder: with run directories anywhere below it.
         out: where to write; by default beside the folder, under its name with `-report`.
+        asked: by the folder of each sweep in it, the points that it asked for: the overrides that tell them apart.
 
     Raises:
         UserError: if there is nothing to report, or if it cannot be written.
     """
-    comparison = load(folder)
+    comparison = load(folder, asked)
     if out is None:
         place = folder.resolve()
         out = place.with_name(f"{place.name}-report")

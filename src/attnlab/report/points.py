@@ -4,14 +4,14 @@ A data set is what runs are tested on; a variant is everything else in which the
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from attnlab.errors import UserError
 from attnlab.report.metrics import number
-from attnlab.report.read import Problem, Run, read_runs
+from attnlab.report.read import Problem, Run, missing, read_runs
 
 _WITHOUT_EFFECT = ("run_dir", "wandb", "maps", "seed")
 """Keys of a config that do not make another variant."""
@@ -75,7 +75,7 @@ class Comparison:
         title: the folder's name.
         sets: the data sets.
         problems: what is failed, missing or damaged.
-        points: how many points there should be, of which some may be a problem.
+        points: how many points there are or should be, of which some may be a problem.
         finished: how many of them have metrics.
     """
 
@@ -91,8 +91,12 @@ class Comparison:
         return list(dict.fromkeys(variant.name for data in self.sets for variant in data.variants))
 
 
-def load(folder: Path) -> Comparison:
+def load(folder: Path, asked: Mapping[Path, Sequence[Sequence[str]]] | None = None) -> Comparison:
     """Reads and groups the runs of a folder.
+
+    Args:
+        folder: with run directories anywhere below it.
+        asked: by the folder of each sweep in it, the points that it asked for, as `missing` takes them.
 
     Raises:
         UserError: if the folder has no runs, or none that finished and can be read.
@@ -104,7 +108,7 @@ def load(folder: Path) -> Comparison:
             f"No run in {folder} has finished, so that there is nothing to report. {first}"
             + (f" And {len(problems) - 3} more." if len(problems) > 3 else "")
         )
-    return group(runs, problems, folder.resolve().name)
+    return group(runs, [*problems, *missing(folder, asked or {})], folder.resolve().name)
 
 
 @dataclass
@@ -121,7 +125,7 @@ class _Group:
 
 
 def group(runs: Sequence[Run], problems: Sequence[Problem], title: str) -> Comparison:
-    """Groups runs, and adds a problem for every point that the others suggest and that is not there."""
+    """Groups runs; beside their points there are those that problems tell of and no run that could be read is."""
     by_data: dict[str, dict[str, _Group]] = {}
     for run in runs:
         keys = _data_key(run), _variant_key(run)
@@ -129,29 +133,14 @@ def group(runs: Sequence[Run], problems: Sequence[Problem], title: str) -> Compa
     groups = [group for variants in by_data.values() for group in variants.values()]
     names = dict(zip(map(id, groups), _variant_names(groups), strict=True))
     data_names = _data_names([next(iter(variants.values())).run for variants in by_data.values()])
-    every = list(dict.fromkeys(names.values()))
+    lost = {problem.point for problem in problems} - {run.name for run in runs}
 
-    found, sets, points = list(problems), [], 0
+    found, sets, points = list(problems), [], len(lost)
     for data_name, variants in zip(data_names, by_data.values(), strict=True):
-        where = f", {data_name}" if len(by_data) > 1 else ""
-        seeds = tuple(sorted({run.seed for group in variants.values() for run in group.runs}))
-        points += len(seeds) * len(every)
-        made = []
-        for group_ in variants.values():
-            name = names[id(group_)]
-            made.append(Variant(name, _newest(group_.runs, found)))
-            started = {run.seed for run in group_.runs}
-            found += [
-                Problem(f"{name}{where}, seed {seed}", "missing", "Missing: no run directory of it can be read.")
-                for seed in seeds
-                if seed not in started
-            ]
-        here = {variant.name for variant in made}
-        found += [
-            Problem(f"{n}{where}", "missing", "Missing: no run directory of it can be read.")
-            for n in every
-            if n not in here
-        ]
+        begun = [{run.seed for run in group.runs} for group in variants.values()]
+        seeds = tuple(sorted(set().union(*begun)))
+        points += sum(map(len, begun))
+        made = [Variant(names[id(group)], _newest(group.runs, found)) for group in variants.values()]
         usable = [run for variant in made for run in variant.runs.values()]
         classes = any("label" in row for run in usable for row in run.predictions[:1])
         sets.append(DataSet(data_name, tuple(made), seeds, classes))

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,22 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Problem]]:
     problems: list[Problem] = []
     runs = [_read_run(directory, folder, problems) for directory in directories]
     return [run for run in runs if run is not None], problems
+
+
+def missing(folder: Path, asked: Mapping[Path, Sequence[Sequence[str]]]) -> Iterator[Problem]:
+    """A problem for each point that a sweep asked for and that none of its run directories is.
+
+    Args:
+        folder: that is searched.
+        asked: by the folder of each sweep in it, its points: the overrides that tell them apart.
+    """
+    for sweep, points in asked.items():
+        within = "" if sweep == folder else f"{sweep.relative_to(folder).as_posix()}: "
+        begun = [set(_overrides(directory)) for directory in _find(sweep)]
+        for point in points:
+            if not any(overrides.issuperset(point) for overrides in begun):
+                sentence = "Missing: the sweep asked for it, and no run directory of it can be read."
+                yield Problem(within + ", ".join(point), "missing", sentence)
 
 
 def _find(folder: Path) -> Iterator[Path]:
@@ -216,7 +232,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _overrides(directory: Path) -> tuple[str, ...]:
-    """For names alone, so that what is wrong with the file does not matter."""
+    """For names and for what is missing alone, so that what is wrong with the file does not matter."""
     listed = _yaml(directory / ".hydra" / "overrides.yaml")
     return tuple(str(item) for item in listed) if isinstance(listed, list) else ()
 
