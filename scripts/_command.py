@@ -11,6 +11,7 @@ from attnlab import allocator
 from attnlab.errors import INTERRUPTED, UserError
 
 FAILED = 1
+_PICTURES = (".png", ".svg", ".pdf")
 CLOSED_PIPE = 141
 """What a shell reports for a program that wrote to a closed pipe."""
 
@@ -65,6 +66,13 @@ def penalty(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
     return value
+
+
+def picture(text: str) -> Path:
+    """A type of argparse: a file whose name says which kind of picture it is."""
+    if Path(text).suffix not in _PICTURES:
+        raise argparse.ArgumentTypeError(f"{text!r} ends in none of {', '.join(_PICTURES)}")
+    return Path(text)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -14,12 +14,13 @@ Exit codes: 0 measured, 1 failed, 2 a mistake in the command, 130 interrupted by
 import argparse
 import importlib
 import pkgutil
+import sys
 from pathlib import Path
 
 import benchmarks
 from _command import device, run
 
-from attnlab.errors import UserError
+from attnlab.errors import INTERRUPTED, UserError
 
 
 def main() -> int:
@@ -45,8 +46,11 @@ def main() -> int:
     from rich.console import Console
     from rich.measure import Measurement
 
-    from attnlab.files import write_json
+    from attnlab.files import check_file, write_json
 
+    for path in (options.json, getattr(options, "plot", None)):
+        if path is not None:
+            check_file(path)
     if hasattr(options, "device"):
         options.device = device(options.device)
         _machine.use_device(options.device)
@@ -55,7 +59,11 @@ def main() -> int:
     _machine.use_threads()
     machine, versions = _machine.describe(_machine.device()), _machine.versions()
     console = Console()
-    settings, rows = sections[options.section].measure(options, console)
+    try:
+        settings, rows = sections[options.section].measure(options, console)
+    except KeyboardInterrupt:
+        print("attnlab: Interrupted before all was measured; no table is made, no row written.", file=sys.stderr)
+        return INTERRUPTED
     if hasattr(options, "device"):
         settings["device"] = options.device
     table = sections[options.section].table(rows)

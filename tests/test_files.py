@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from attnlab.errors import UserError
-from attnlab.files import atomic, write_bytes, write_json, write_jsonl, write_text
+from attnlab.files import atomic, check_file, check_folder, write_bytes, write_json, write_jsonl, write_text
 
 
 def test_written_as_given(tmp_path):
@@ -64,7 +64,7 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"a\.txt: No space left on device"):
+    with pytest.raises(UserError, match=r"a\.txt: No space left on device\. Free some space there"):
         write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -76,12 +76,28 @@ def test_a_disk_that_fills_during_the_write(tmp_path):
 
 
 def test_a_directory_in_the_way_and_a_file_for_a_directory(tmp_path):
-    with pytest.raises(UserError, match=str(tmp_path)):
+    with pytest.raises(UserError, match=f"{tmp_path}: Is a directory. Choose a place"):
         write_text(tmp_path, "x")
     write_text(tmp_path / "file", "x")
-    with pytest.raises(UserError, match="file/a: "):
-        write_text(tmp_path / "file" / "a", "x")
+    for name in ("a", "a/b"):
+        with pytest.raises(UserError, match=f"file/{name}: .*/file is a file, not a folder. Choose a place"):
+            write_text(tmp_path / "file" / name, "x")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_place_is_checked_before_the_work_and_left_as_it_is(tmp_path):
+    write_text(tmp_path / "file", "x")
+    for place in (tmp_path / "file", tmp_path / "new", tmp_path / "deep" / "er"):
+        check_file(place)
+    for place in (tmp_path, tmp_path / "deep" / "er"):
+        check_folder(place)
+    for check, place in ((check_file, tmp_path), (check_file, tmp_path / "file" / "a"), (check_folder, "/proc/a")):
+        with pytest.raises(UserError, match=f"Cannot write {place}: .*Choose a place"):
+            check(place)
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        check_folder(tmp_path / "file")
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "x"
 
 
 def test_other_modes_are_refused(tmp_path):

@@ -26,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _command import add_device, add_numbers
+from _command import add_device, add_numbers, picture
 
 from benchmarks import _machine
 
@@ -76,7 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("repeats", 1, 15, "timed steps of each estimator"),
     )
     parser.add_argument("--inflection", type=Path, metavar="FOLDER", help="also measure steps on this data")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the variances, as PNG or SVG")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="draw the variances, as PNG, SVG or PDF")
     add_device(parser, "where the models train")
 
 
@@ -89,6 +89,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     from attnlab.experiment.build import build, compose
     from attnlab.experiment.domains import DOMAINS
 
+    inflection = _inflections(options.inflection) if options.inflection else None
     data = build(compose(CONF, ["data.train=8000", "data.validation=100", "data.test=1"])["data"] | {
         "max_sentences": options.sentences,
     })  # fmt: skip
@@ -121,9 +122,9 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
         console.print(f"Drawn to {options.plot}.", highlight=False, soft_wrap=True)
     names = ("samples", "draws", "training", "sentences", "repeats")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names} | {"variants": VARIANTS}
-    if options.inflection:
+    if inflection is not None:
         console.print("Measuring steps of inflection ...")
-        rows += _inflection(options.inflection, options.repeats)
+        rows += _inflection(inflection, options.repeats)
         settings |= {"inflection": INFLECTION, "batches": _BATCHES}
     return settings, rows
 
@@ -140,24 +141,36 @@ def _cost(
     }  # fmt: skip
 
 
-def _inflection(folder: Path, repeats: int) -> list[dict[str, Any]]:
+def _chosen(*overrides: str) -> dict[str, Any]:
+    """A config of the inflection task."""
+    from attnlab.cli import CONF
+    from attnlab.experiment.build import compose
+
+    return compose(CONF, ["experiment=wu2018_inflection", *overrides])
+
+
+def _inflections(folder: Path) -> Any:
+    """The corpus in a folder; UserError if there is none."""
+    from attnlab.experiment.build import build
+
+    data = build(_chosen()["data"] | {"path": str(folder)})
+    data.prepare()
+    return data
+
+
+def _inflection(data: Any, repeats: int) -> list[dict[str, Any]]:
     """Rows of whole steps on characters, which draw nothing that is compared but seconds and memory."""
     import torch
 
-    from attnlab.cli import CONF
-    from attnlab.experiment.build import build, compose
+    from attnlab.experiment.build import build
     from attnlab.experiment.domains import DOMAINS
 
-    def chosen(overrides: str) -> dict[str, Any]:
-        return compose(CONF, ["experiment=wu2018_inflection", f"data.path={folder}", *overrides.split()])
-
-    data = build(chosen("attention=luong")["data"])
-    data.prepare()
     batches = [_machine.placed(batch) for batch in islice(data.loader("train", shuffle=True), _BATCHES)]
     models, steps = {}, {}
     for name, overrides in INFLECTION.items():
         torch.manual_seed(1)
-        models[name] = _machine.placed(build(DOMAINS["translation"].spec(chosen(overrides), data)).train())
+        config = _chosen(*overrides.split())
+        models[name] = _machine.placed(build(DOMAINS["translation"].spec(config, data)).train())
         steps[name] = partial(_steps, models[name], batches)
     timings = _machine.medians(steps, repeats, warmup=2)
     rows: list[dict[str, Any]] = []
@@ -289,10 +302,14 @@ def _kept_bytes(model: Any, batch: "Batch") -> int:
 
 def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     """The variance of each estimator that draws, the noisiest at the top, with its seconds beside it."""
+    from io import BytesIO
+
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
+    from attnlab.files import write_bytes
 
     shown = sorted((row for row in rows if row["variance"]), key=lambda row: row["variance"])
     figure, axes = plt.subplots(figsize=(7.5, 0.4 * len(shown) + 1), layout="constrained")
@@ -307,9 +324,10 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("variance of the gradient / |gradient|²")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    drawn = BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:], dpi=130)
     plt.close(figure)
+    write_bytes(path, drawn.getvalue())
 
 
 def table(rows: list[dict[str, Any]]) -> "Table":

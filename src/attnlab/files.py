@@ -23,6 +23,7 @@ from attnlab.errors import UserError
 # What the disk itself can refuse while data is written. Any other OSError in the body of `atomic` (a dead
 # connection, another file that is missing) is not about our file, and must not be reported as if it were.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 # json leaves these three as they are, yet str.splitlines ends a line at them, which would tear a row in two.
 _LINE_BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
@@ -74,10 +75,41 @@ def _reporting(path: str | os.PathLike[str], only: set[int] | None = None) -> It
     except OSError as error:
         if only is not None and (error.errno not in only or error.filename is not None):
             raise
-        reason = error.strerror or str(error)
+        advice = "Free some space there, or choose" if error.errno in _FULL else "Choose"
         raise UserError(
-            f"Cannot write {os.fspath(path)}: {reason}. Free some space there, or choose a place that can be written."
+            f"Cannot write {os.fspath(path)}: {_reason(path, error)}. {advice} a place that can be written."
         ) from error
+
+
+def _reason(path: str | os.PathLike[str], error: OSError) -> str:
+    """What the system says, and where a file stands in the place of a folder, which it is."""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        for place in (Path(path), *Path(path).parents):
+            if place.is_file():
+                return f"{place} is a file, not a folder"
+    return error.strerror or str(error)
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that cannot be written, before the work whose outcome it is to hold; UserError. Leaves nothing."""
+    with _reporting(path):
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _try(Path(os.path.realpath(path)).parent)
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder in which no file can be written; it need not be there yet. UserError. Leaves nothing."""
+    with _reporting(path):
+        _try(Path(os.path.realpath(path)))
+
+
+def _try(folder: Path) -> None:
+    """Writes a file without a name into a folder, or where the folder would be made."""
+    while not folder.exists():
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -165,6 +165,37 @@ def test_startup(tmp_path: Path) -> None:
     assert "empty cache" in first["what"]
 
 
+def test_where_nothing_can_be_written_nothing_is_measured(section, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    program, estimators = importlib.import_module("benchmark"), section("estimators")
+    monkeypatch.setattr(estimators, "_train", lambda *arguments: pytest.fail("it has begun to measure"))
+    readme = ROOT / "README.md"
+    for arguments, sentence in {
+        ("--json", ROOT): "Is a directory",
+        ("--json", readme / "a.json"): "README.md is a file, not a folder",
+        ("--plot", readme / "a.png"): "README.md is a file, not a folder",
+        ("--inflection", readme / "none"): "no folder",
+    }.items():
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", "estimators", *map(str, arguments)])
+        with pytest.raises(UserError, match=sentence):
+            program.main()
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "estimators", "--plot", "x.foo"])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    assert "'x.foo' ends in none of .png, .svg, .pdf" in capsys.readouterr().err
+
+
+def test_an_interruption_is_told(section, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    program = importlib.import_module("benchmark")
+    monkeypatch.setattr(section("soft_vs_hard"), "_rows", stopped)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "soft_vs_hard", "--json", str(tmp_path / "rows.json")])
+    assert program.main() == 130
+    assert "attnlab: Interrupted before all was measured" in capsys.readouterr().err
+    assert not (tmp_path / "rows.json").exists()
+
+
 def test_startup_says_why_a_run_did_not_finish() -> None:
     ended = call("startup", "--parts", "filled", "--overrides", "data.trian=3")
     assert ended.returncode == 1
