@@ -2,10 +2,10 @@
 
 additive and scaled are the package's kernels, as the models use them; a shape is batch x queries x keys x width, where
 heads are items of the batch. feed-forward is the kernel of the layer behind attention; its shape is rows x width x
-hidden width. Each is timed beside its formulation in torch's plain operations, scaled also beside torch's fused
-kernel, in turns in one process, from inputs that want a gradient to the gradients. MiB are what the resident memory of
-a process of its own grows by at its peak, inputs left out. Where the eager formulation would need more than half of
-this machine's memory, it is not run.
+hidden width, and it is left out where --shapes says what to measure. Each is timed beside its formulation in torch's
+plain operations, scaled also beside torch's fused kernel, in turns in one process, from inputs that want a gradient to
+the gradients. MiB are what the resident memory of a process of its own grows by at its peak, inputs left out. Where the
+eager formulation would need more than half of this machine's memory, it is not run.
 
 On a GPU all is in fp32 without TF32. scaled is torch's fused kernel there, and not measured beside itself; feed-forward
 is a kernel of the processor only. MiB are the memory of tensors at its peak, inputs left out, and the memory that
@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shapes", nargs="+", type=_shape, metavar="BxTxSxA",
         help=f"batch x queries x keys x width (default: {' '.join(_SHAPES)}; for scaled {' '.join(_HEADS)} too; on a "
-        f"GPU {_LARGE} too)",
+        f"GPU {_LARGE} too); without feed-forward, whose shapes are others",
     )  # fmt: skip
     add_numbers(parser, ("warmup", 1, 3, "turns before the clock starts"))
     parser.add_argument(
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, 
     chosen = {
         "additive": options.shapes or map(_shape, usual),
         "scaled": options.shapes or map(_shape, (*usual, *_HEADS)),
-        "feed-forward": [] if on_gpu else [tuple(map(int, text.split("x"))) for text in _LAYERS],
+        "feed-forward": [] if on_gpu or options.shapes else [tuple(map(int, text.split("x"))) for text in _LAYERS],
     }
     for operator, shapes in chosen.items():
         for shape in shapes:
