@@ -2,8 +2,10 @@
 """Runs a published table from nothing and writes its results file: `python scripts/reproduce.py main_job`.
 
 Every row is a plain `train.py` command in a run directory of its own under outputs/reproduce/, so that a table which
-was stopped goes on where it was. The results file holds the commands, seeds, seconds and versions. A part of a table
-is written only where --json says, lest it take the place of the whole.
+was stopped goes on where it was. The results file holds the commands, seeds, seconds and versions. A part of a table,
+or one with overrides other than data.path, is written only where --json says, lest it take the place of the whole.
+
+Exit codes: 0 all finished, 1 a run failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
 """
 
 import argparse
@@ -13,6 +15,12 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
+
+from _command import run as main_program
+from _command import whole
+
+from attnlab.errors import INTERRUPTED, UserError
+from attnlab.files import check_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,9 +76,16 @@ def run(table: str, row: str, seed: int, overrides: list[str]) -> dict[str, obje
     arguments = [*TABLES[table]["rows"][row], *overrides, f"seed={seed}", f"run_dir={run_dir}"]
     command = ["python", "train.py", *arguments]
     print("$", shlex.join(command), flush=True)
-    code = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, check=False).returncode
+    with subprocess.Popen([sys.executable, *command[1:]], cwd=ROOT) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # which the run has got, too: it ends in order and says how to go on
+            process.wait()
+            raise
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     if code:
-        sys.exit(f"reproduce: the row {row} with seed {seed} ended with exit code {code}; mend it and run this again.")
+        raise UserError(f"The row {row} with seed {seed} ended with exit code {code}; mend it and run this again.")
     status, metrics = (json.loads((ROOT / run_dir / name).read_text()) for name in ("status.json", "metrics.json"))
     epochs = [json.loads(line) for line in (ROOT / run_dir / "curves.jsonl").read_text().splitlines()]
     return {
@@ -114,38 +129,52 @@ def cell(values: list[float | None], form: str) -> str:
     return form.format(mean(known)) + (f" ± {form.format(stdev(known))}" if len(known) > 1 else "")
 
 
+def seeds(text: str) -> list[int]:
+    """A type of argparse: seeds separated by commas."""
+    return [whole(0)(seed) for seed in text.split(",")]
+
+
+def kept(table: str) -> Path:
+    """The results file of a whole table."""
+    return ROOT / "docs" / "results" / f"{table}.json"
+
+
+def changed(overrides: list[str]) -> bool:
+    """Whether overrides make another table: all do but those that say where the data are."""
+    return any(override.partition("=")[0] != "data.path" for override in overrides)
+
+
 def write(table: str, results: list[dict], path: Path | None, whole: bool) -> None:
     """Writes the results file where `path` says; without it to docs/results, if the table is whole, and says so."""
     from benchmarks._machine import describe
 
-    from attnlab.files import write_json
-
-    kept = ROOT / "docs" / "results" / f"{table}.json"
     if path is None and not whole:
-        print(f"\nNot written to {kept}, which is for whole tables; --json FILE writes this part.")
+        print(f"\nNot written to {kept(table)}, which is for whole tables; --json FILE writes this part.")
         return
-    path = path or kept
+    path = path or kept(table)
     write_json(path, {"table": table, "machine": describe(), "runs": results})
     print(f"\nwritten to {path}")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--rows", help="only these rows, separated by commas")
-    parser.add_argument("--seeds", default="1", help="separated by commas (default: 1)")
+    parser.add_argument("--seeds", type=seeds, default="1", help="separated by commas (default: 1)")
     parser.add_argument("--json", type=Path, help="the results file (default: docs/results/TABLE.json)")
     parser.add_argument("overrides", nargs="*", help="more key=value for every run, such as data.path=FOLDER")
     options = parser.parse_intermixed_args()
     rows = options.rows.split(",") if options.rows else list(TABLES[options.table]["rows"])
     if unknown := sorted(set(rows) - set(TABLES[options.table]["rows"])):
         parser.error(f"there is no row {', '.join(unknown)}; the rows are {', '.join(TABLES[options.table]['rows'])}")
-    results = [
-        run(options.table, row, int(seed), options.overrides) for row in rows for seed in options.seeds.split(",")
-    ]
+    complete = not options.rows and not changed(options.overrides)
+    if options.json or complete:
+        check_file(options.json or kept(options.table))
+    results = [run(options.table, row, seed, options.overrides) for row in rows for seed in options.seeds]
     print("\n" + markdown(options.table, results))
-    write(options.table, results, options.json, whole=not options.rows)
+    write(options.table, results, options.json, whole=complete)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    main_program(main)

@@ -21,7 +21,9 @@ from typing import Any
 
 from _command import run as main_program
 from _command import whole
-from reproduce import cell, published, write
+from reproduce import cell, changed, kept, published, write
+
+from attnlab.files import check_file
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = {
@@ -122,13 +124,16 @@ def main() -> int:
         for seed in seeds[index : index + 1]
         if language in (options.languages or (language,)) and row in (options.rows or (row,))
     ]
+    complete = len(points) == sum(map(len, SEEDS.values())) and not changed(options.overrides)
+    if options.json or complete:
+        check_file(options.json or kept("wu2018"))
     threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
     with ThreadPoolExecutor(options.jobs) as pool:
         found = list(pool.map(lambda point: train(options, point, threads), points))
     results = [result for result in found if result is not None]
     if results:
         print("\n" + markdown(results))
-        write("wu2018", results, options.json, whole=len(results) == sum(map(len, SEEDS.values())))
+        write("wu2018", results, options.json, whole=complete and len(results) == len(points))
     return 0 if len(results) == len(points) else 1
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,7 @@ def test_reproduce_wu2018(tmp_path: Path) -> None:
     assert run["seed"] == 1
     assert "experiment=wu2018_inflection" in run["command"]
     assert "no folder german" in complaint("reproduce_wu2018.py", tmp_path / "data", code=2)
+    assert "Is a directory" in complaint("reproduce_wu2018.py", *arguments[:5], "--json", tmp_path)
 
 
 def test_a_part_of_a_table_does_not_take_the_place_of_the_whole(monkeypatch, tmp_path: Path, capsys) -> None:
@@ -272,6 +274,49 @@ def test_a_part_of_a_table_does_not_take_the_place_of_the_whole(monkeypatch, tmp
     assert f"Not written to {kept}" in capsys.readouterr().out
     reproduce.write("digits", [{"row": "dot"}], tmp_path / "part.json", whole=False)
     assert [len(json.loads(path.read_text())["runs"]) for path in (kept, tmp_path / "part.json")] == [2, 1]
+
+
+def test_a_table_with_other_settings_is_a_part(monkeypatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    reproduce = importlib.import_module("reproduce")
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.setattr(reproduce, "run", lambda table, row, seed, overrides: {"row": row, "seed": seed})
+    monkeypatch.setattr(reproduce, "markdown", lambda table, results: "")
+    for overrides, written in ((["trainer.max_epochs=1"], False), (["data.path=a=b"], True)):
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", "multi30k", "--seeds", "1,2", *overrides])
+        assert reproduce.main() == 0
+        assert reproduce.kept("multi30k").exists() == written
+        assert ("Not written to" in capsys.readouterr().out) != written
+    found = json.loads(reproduce.kept("multi30k").read_text())["runs"]
+    assert [(run["row"], run["seed"]) for run in found] == [
+        (row, seed) for row in ("bahdanau", "transformer") for seed in (1, 2)
+    ]
+
+
+def test_mistakes_with_a_table_are_told_before_a_row_is_trained(tmp_path: Path) -> None:
+    assert "'a' is not a whole number" in complaint("reproduce.py", "digits", "--seeds", "1,a", code=2)
+    assert "Is a directory" in complaint("reproduce.py", "digits", "--json", tmp_path)
+
+
+@pytest.mark.parametrize("place", ["os.getppid()", "os.getpid()"])
+def test_a_table_that_is_stopped_waits_for_its_run_and_is_quiet(place: str, tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    for name in ("_command.py", "reproduce.py"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    (tmp_path / "train.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        f"try:\n    os.kill({place}, signal.SIGINT)\n    time.sleep(1)\nexcept KeyboardInterrupt:\n    pass\n"
+        "pathlib.Path('ended').touch()\nsys.exit(130)\n"
+    )
+    command = [sys.executable, tmp_path / "scripts" / "reproduce.py", "digits", "--rows", "dot"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")
+    assert (tmp_path / "ended").exists()
+    (tmp_path / "train.py").write_text("import sys; sys.exit(3)")
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.split(";")[0]) == (
+        1, "attnlab: The row dot with seed 1 ended with exit code 3"
+    )  # fmt: skip
 
 
 def test_the_table_of_wu2018_has_the_spread_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
