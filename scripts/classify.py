@@ -38,8 +38,11 @@ def main() -> int:
     options = parse()
 
     from attnlab.experiment.use import load_config, load_run
+    from attnlab.files import check_folder
 
     load_config(options.run)  # before the slow imports
+    folder = options.out or options.run / "classified"
+    check_folder(folder)
     trained = load_run(options.run, options.checkpoint, "vision")
 
     import torch
@@ -52,7 +55,6 @@ def main() -> int:
     task = trained.task.to(device(options.device))
     mode = trained.check_mode(options.mode or trained.modes[0])
     seed = trained.config.get("seed", 0) if options.seed is None else options.seed
-    folder = options.out or options.run / "classified"
     mean, std = (torch.tensor(state[name]).view(-1, 1, 1) for name in ("mean", "std"))
     failed = 0
     named_before: Counter[str] = Counter()
@@ -73,7 +75,8 @@ def main() -> int:
             torch.manual_seed(seed)  # draws what the label came from
             draw_attention(task, image, picture, folder / f"{path.stem}{number}-attention.png", named[0])
         print("\t".join([str(path), *named[: options.top]]))
-    print(f"What was attended to is drawn in {folder}.", file=sys.stderr)
+    if named_before:
+        print(f"What was attended to is drawn in {folder}.", file=sys.stderr)
     return 1 if failed else 0
 
 

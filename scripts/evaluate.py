@@ -22,6 +22,8 @@ import sys
 
 from _command import add_run_options, add_search_options, device, run, search_options
 
+from attnlab.errors import UserError
+
 
 def parse() -> argparse.Namespace:
     summary, _, details = (__doc__ or "").partition("\n\n")
@@ -44,6 +46,10 @@ def main() -> int:
     from attnlab.experiment.use import load_config, load_run, trained_on
 
     config = load_config(options.run)  # before the slow imports
+    task = (config.get("task") or {}).get("name")
+    for name in ("beam", "alpha"):
+        if task != "translation" and getattr(options, name) is not None:
+            raise UserError(f"The run {options.run} is one of task={task}, which has no search: leave --{name} out.")
 
     from attnlab.cli import CONF
     from attnlab.experiment.build import build, compose_data

@@ -71,12 +71,15 @@ def main() -> int:
     options = parse()
 
     from attnlab.experiment.use import load_translator
+    from attnlab.files import check_file, check_folder, write_jsonl
 
+    if options.alignments is not None:
+        check_file(options.alignments)
+    if options.plot is not None:
+        check_folder(options.plot)
     trained = load_translator(options.run, options.checkpoint)
 
     import torch
-
-    from attnlab.files import write_jsonl
 
     trained.task.to(device(options.device))
     mode = trained.check_mode(options.mode or trained.modes[0])

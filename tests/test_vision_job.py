@@ -85,6 +85,15 @@ def test_pictures_of_any_kind_are_classified_and_bad_ones_named(digits, tmp_path
     assert "broken.png cannot be read" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"colour-attention.png", "deep-attention.png"}
+    assert f"What was attended to is drawn in {tmp_path / 'drawn'}." in ended.stderr
+    for picture in (pictures[1], tmp_path):
+        ended = call("scripts/classify.py", folder, picture, "--out", tmp_path / "none")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "drawn" not in ended.stderr
+    assert not (tmp_path / "none").exists()
+    ended = call("scripts/classify.py", folder, pictures[0], "--out", pictures[0])
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "colour.png is a file, not a folder" in ended.stderr
 
 
 def test_a_run_is_scored_on_another_split_with_its_own_statistics(digits):
@@ -95,6 +104,10 @@ def test_a_run_is_scored_on_another_split_with_its_own_statistics(digits):
     other = call("scripts/evaluate.py", folder, "data=cluttered_digits", "data.train=20", "data.test=5")
     assert other.returncode == 1
     assert "trained on images of" in other.stderr
+    for option in ("--beam", "--alpha"):
+        refused = call("scripts/evaluate.py", folder, option, "3")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert f"task=vision, which has no search: leave {option} out." in refused.stderr
 
 
 def test_a_run_of_another_task_is_told_apart(digits):

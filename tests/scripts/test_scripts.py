@@ -133,6 +133,12 @@ def test_mistakes_are_sentences(trained_run: Path, tmp_path: Path) -> None:
         load_translator(trained_run).check_mode("hard")
 
 
+def test_places_that_cannot_be_written_are_told_before_the_translation(trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "file is a file, not a folder. Choose" in complaint("translate.py", trained_run, "--plot", tmp_path / "file")
+    assert "Is a directory. Choose" in complaint("translate.py", trained_run, "--alignments", tmp_path)
+
+
 def test_unusable_checkpoints(trained_run: Path, tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
     for name in (".hydra/config.yaml", "tokenizer.json", "status.json"):
