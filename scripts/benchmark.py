@@ -16,6 +16,7 @@ import importlib
 import pkgutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import benchmarks
 from _command import device, run
@@ -42,6 +43,16 @@ def main() -> int:
         command.add_argument("--json", type=Path, metavar="FILE", help="also write machine, versions and rows there")
         section.add_options(command)
     options = parser.parse_args()
+    try:
+        _measure(sections[options.section], options)
+    except KeyboardInterrupt:
+        print("attnlab: Interrupted before all rows were measured and written.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _measure(section: ModuleType, options: argparse.Namespace) -> None:
+    """Prints the table of a section, and writes its rows where --json says."""
     from benchmarks import _machine
     from rich.console import Console
     from rich.measure import Measurement
@@ -59,14 +70,10 @@ def main() -> int:
     _machine.use_threads()
     machine, versions = _machine.describe(_machine.device()), _machine.versions()
     console = Console()
-    try:
-        settings, rows = sections[options.section].measure(options, console)
-    except KeyboardInterrupt:
-        print("attnlab: Interrupted before all was measured; no table is made, no row written.", file=sys.stderr)
-        return INTERRUPTED
+    settings, rows = section.measure(options, console)
     if hasattr(options, "device"):
         settings["device"] = options.device
-    table = sections[options.section].table(rows)
+    table = section.table(rows)
     table.caption = _machine.caption(machine, versions)
     table.caption_justify = "left"
     needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
@@ -76,7 +83,6 @@ def main() -> int:
         outcome = {"section": options.section, "machine": machine, "versions": versions, "settings": settings}
         write_json(options.json, outcome | {"rows": rows})
         console.print(f"Written to {options.json}.", highlight=False, soft_wrap=True)
-    return 0
 
 
 def _known(precision: str | list[str] | None) -> str | list[str]:

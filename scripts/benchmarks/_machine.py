@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 T = TypeVar("T")
 
@@ -148,6 +151,16 @@ def caption(machine: dict[str, Any], named: dict[str, str]) -> str:
     if "gpu" in machine:
         of = f"{machine['gpu']}, {machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}; {of}"
     return f"{of}; " + ", ".join(f"{name} {text}" for name, text in named.items())
+
+
+def another_process() -> "Executor":
+    """A process that begins with nothing, to measure in. Ctrl-C ends it without a word; this one says what it means."""
+    import signal
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    quiet = (signal.SIGINT, signal.SIG_DFL)
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=quiet)
 
 
 class Pressure:

@@ -162,10 +162,7 @@ def _step(operator: str, name: str, shape: Shape) -> Callable[[], Any]:
 
 def _alone(operator: str, name: str, shape: Shape) -> int | None:
     """The extra bytes of a step in a process of its own."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with _machine.another_process() as pool:
         return pool.submit(_extra_bytes, operator, name, shape).result()
 
 

@@ -172,10 +172,7 @@ def _preparing(spec: dict[str, Any], options: argparse.Namespace, console: "Cons
 
 def _alone(spec: dict[str, Any], cache: Path) -> float:
     """The seconds that preparing takes in a process of its own with its own cache."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with _machine.another_process() as pool:
         return pool.submit(_prepare, spec, startup.environment(cache)).result()
 
 

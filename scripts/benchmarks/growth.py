@@ -73,14 +73,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, console: "Console") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One row for each axis, variant and size; the rows of a series share its exponents."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     chosen = options.variants or variants()
     if unknown := sorted(set(chosen) - set(variants())):
         raise UserError(f"There is no variant {', '.join(unknown)}; choose among {', '.join(variants())}.")
     rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+    with _machine.another_process() as alone:
         for axis in options.axes:
             for variant in chosen:
                 series = [

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -192,8 +193,18 @@ def test_an_interruption_is_told(section, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(section("soft_vs_hard"), "_rows", stopped)
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "soft_vs_hard", "--json", str(tmp_path / "rows.json")])
     assert program.main() == 130
-    assert "attnlab: Interrupted before all was measured" in capsys.readouterr().err
+    assert "attnlab: Interrupted before all rows were measured" in capsys.readouterr().err
     assert not (tmp_path / "rows.json").exists()
+
+
+def test_an_interrupted_process_is_quiet(machine: ModuleType, capfd) -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    with machine.another_process() as pool:
+        os.kill(pool.submit(os.getpid).result(), signal.SIGINT)
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(time.sleep, 60).result()
+    assert capfd.readouterr().err == ""
 
 
 def test_startup_says_why_a_run_did_not_finish() -> None:
