@@ -221,6 +221,19 @@ def test_mistakes_get_a_sentence(arguments: list[str], sentence: str, tmp_path: 
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["attention=exact", "model/decoder=bahdanau"], ["attention=dot", "model.encoder_size=50"], ["data.max_tokens=0"]],
+    ids=" ".join,
+)
+def test_what_is_refused_before_the_data_are_read_leaves_nothing_to_send(arguments: list[str], tmp_path: Path) -> None:
+    directory = tmp_path / "r"
+    process = train(f"run_dir={directory}", *TINY, *arguments)
+    assert process.returncode == 1
+    assert json.loads((directory / "status.json").read_text())["state"] == "failed"
+    assert not (directory / "wandb").exists()
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     directory = tmp_path / "r"
     process = train(

@@ -1,8 +1,9 @@
 """One run, from a resolved config to its record.
 
-What is slow starts side by side: a process that prepares the corpus, a thread that opens the W&B run, and the import of
-torch and Lightning (`training`). A run of several processes (`distributed`) runs this in each of them: the first one
-writes its files and speaks of it, any of them records its failure.
+What is slow starts side by side: a process that prepares the corpus, and the import of torch and Lightning
+(`training`); then, when nothing is left to refuse before the data are read, a thread that opens the W&B run. A run of
+several processes (`distributed`) runs this in each of them: the first one writes its files and speaks of it, any of
+them records its failure.
 """
 
 import os

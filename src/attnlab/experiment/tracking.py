@@ -7,12 +7,14 @@ from typing import Any, Self
 
 from attnlab.experiment.record import RunRecord
 
+MODES = ("offline", "online", "disabled")
+
 
 class Tracker:
     """The W&B run of one run directory; with `wandb.mode: disabled`, nothing.
 
-    It opens in a thread, since it takes seconds to, and is waited for when it is first used or left. A resumed run
-    goes on under the id that it had.
+    It opens when it is told to, in a thread, since it takes seconds to, and is waited for when it is first used or
+    left. A resumed run goes on under the id that it had.
 
     Args:
         record: the run's record.
@@ -21,13 +23,19 @@ class Tracker:
     """
 
     def __init__(self, record: RunRecord, config: dict[str, Any], silent: bool = False) -> None:
-        options = config["wandb"]
+        self.record = record
+        self.config = config
+        self.silent = silent or config["wandb"]["mode"] == "disabled"
         self.exit_code = 0
         self._opening: Future[Any] | None = None
-        if silent or options["mode"] == "disabled":
+
+    def open(self) -> None:
+        """Begins to open the run; without it there is none, and nothing to send."""
+        if self.silent:
             return
         import wandb
 
+        record, config, options = self.record, self.config, self.config["wandb"]
         directory = record.directory.resolve()
         choices = record.status["choices"]
         group = options["group"] or choices.get("experiment") or config["task"]["name"]

@@ -78,12 +78,13 @@ def train_and_test(
     directory = record.directory
     pl.seed_everything(config["seed"], verbose=False)
     data = build(config["data"])
+    tracker.open()  # only now, since it would have a run that is refused sent
     resume = trainer.strategy.broadcast(record.last_checkpoint)
     _prepare(data, domain, directory, resume is not None, trainer)
     task = make_task(config, data)
     parameters = task.model.parameter_count()
     console.print(f"{domain.describe(data)}; {parameters:,} parameters.", highlight=False)
-    trainer.loggers = tracker.loggers  # only now, since the tracker may take its time to open
+    trainer.loggers = tracker.loggers  # which waits until the tracker is open
     if resume is not None:
         console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
     collect_garbage()
