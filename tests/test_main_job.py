@@ -189,6 +189,7 @@ def test_options_combine(arguments: list[str], tmp_path: Path) -> None:
         (["model.droput=0.1"], "model has decoder, embedding"),
         (["attention/score=dott"], "The options of attention/score are additive, dot"),
         (["bahdanau"], "not of the form key=value"),
+        (["~attention"], "Every run has attention, and ~attention leaves it out"),
         (["data=parallel"], "data.path must be given"),
         (["data=parallel", "data.path=/no/such/folder"], "/no/such/folder"),
         (["data.language=xx"], "xx"),
@@ -196,7 +197,7 @@ def test_options_combine(arguments: list[str], tmp_path: Path) -> None:
         (["attention=dot", "model.decoder_size=40"], "attention/score=general"),
         (["attention=hard", "attention.estimator.samples=1"], "moving_average"),
         (["model.cell=rnn"], "lstm and gru"),
-        (["trainer.precision=7"], "trainer refuses"),
+        (["trainer.precision=7"], "trainer.precision=7 is not supported: choose 32-true, bf16-mixed or 64-true"),
         (["attention.score._target_=os.system"], "is refused"),
         (["data.test=abc"], "data.test=abc must be a whole number, such as 1000"),
         (["optimizer.lr=fast"], "optimizer.lr=fast must be a number"),
@@ -232,6 +233,14 @@ def test_what_is_refused_before_the_data_are_read_leaves_nothing_to_send(argumen
     assert process.returncode == 1
     assert json.loads((directory / "status.json").read_text())["state"] == "failed"
     assert not (directory / "wandb").exists()
+
+
+@pytest.mark.parametrize("argument", ["seed=-1", "~attention", "trainer.precision=bf16-true", "wandb.mode=foo"])
+def test_a_value_that_no_run_can_use_leaves_no_directory(argument: str, tmp_path: Path) -> None:
+    process = train(f"run_dir={tmp_path / 'r'}", *TINY, argument)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:

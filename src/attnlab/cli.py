@@ -208,13 +208,13 @@ def _resolve(config: Any) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from attnlab.experiment.build import check_types
+    from attnlab.experiment.checks import check_values
 
     job = HydraConfig.get()
     resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     choices = {name: option for name, option in job.runtime.choices.items() if not name.startswith("hydra/")}
     overrides = list(job.overrides.task)
-    check_types(CONF, overrides, resolved)
+    check_values(CONF, overrides, resolved)
     return resolved, overrides, choices
 
 

@@ -5,7 +5,6 @@ that mistakes in a command are told at once.
 """
 
 import importlib
-import json
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -161,49 +160,6 @@ def compose(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
     return resolved
-
-
-def check_types(conf: Path, overrides: Sequence[str], config: dict[str, Any]) -> None:
-    """Refuses a value of another type than the config's own, `data.test=abc`; the trainer's are Lightning's to judge.
-
-    Args:
-        conf: the folder of configs.
-        overrides: the command line's, in Hydra's grammar.
-        config: what they compose.
-
-    Raises:
-        UserError: that names the key, what it should be and what it is.
-    """
-    chosen = [part for part in overrides if (conf / part.lstrip("+~").partition("=")[0].partition("@")[0]).is_dir()]
-    keys = [part.lstrip("+~").partition("=")[0] for part in overrides if part not in chosen]
-    keys = [key for key in keys if not key.startswith(("trainer.", "hydra.", "run_dir"))]
-    if not keys:
-        return
-    defaults = compose(conf, chosen)
-    for key in keys:
-        expected, found = _at(defaults, key), _at(config, key)
-        kind = next((kind for kind in _KINDS if isinstance(expected, kind)), None)
-        if kind is None or found is None:
-            continue
-        allowed, name = _KINDS[kind]
-        if not isinstance(found, allowed) or (isinstance(found, bool) and kind is not bool):
-            raise UserError(f"{key}={found} must be {name}, such as {json.dumps(expected)}.")
-
-
-_KINDS: dict[type, tuple[Any, str]] = {
-    bool: (bool, "true or false"),
-    int: (int, "a whole number"),
-    float: (int | float, "a number"),
-    list: (list, "a list"),
-    dict: (dict, "a group of keys"),
-}
-
-
-def _at(config: Any, key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, dict) else None
-    return config
 
 
 def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

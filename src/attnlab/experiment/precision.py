@@ -2,6 +2,21 @@
 
 from typing import Any
 
+from attnlab.errors import UserError
+
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+_SHORT = ("32", "bf16", "64")  # for the same
+
+
+def check_precision(options: dict[str, Any]) -> None:
+    """Refuses, with a UserError, a precision of a trainer's options in which no model of ours trains."""
+    precision = str(options["precision"])
+    if precision in (*PRECISIONS, *_SHORT):
+        return
+    why = ", which scales the loss, and so the gradients that are clipped," if precision.startswith("16") else ""
+    choices = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+    raise UserError(f"trainer.precision={precision}{why} is not supported: choose {choices}.")
+
 
 def trainer_precision(options: dict[str, Any]) -> str:
     """The precision in which a trainer of these options will train: what they say, but for bf16 on a processor that has

@@ -53,9 +53,6 @@ def train_and_test(
         begun: when the process began, in seconds since the epoch.
     """
     set_up_libraries()
-    for name in ("beam", "draws"):
-        if config["search"][name] < 1:
-            raise UserError(f"search.{name}={config['search'][name]} must be 1 or more.")
     domain = DOMAINS[config["task"]["name"]]
     domain.check(config)
     with torch.device("meta"):  # what cannot work is refused before any data is read
@@ -171,11 +168,6 @@ def make_trainer(
         model: one like that which will be trained.
         callbacks: more of them.
     """
-    if str(config["trainer"]["precision"]).startswith("16"):
-        raise UserError(
-            f"trainer.precision={config['trainer']['precision']} scales the loss, and so the gradients that "
-            "are clipped; use bf16-mixed."
-        )
     monitor, mode = config["task"]["monitor"], config["task"]["mode"]
     # written when an epoch has ended, so that a resumed run begins the next one like any other
     kept: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}

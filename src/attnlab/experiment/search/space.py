@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.errors import UserError
-from attnlab.experiment.build import check_types, compose
+from attnlab.experiment.build import compose
+from attnlab.experiment.checks import check_values
 
 FORMS = "choice(a,b), interval(0,0.4), int(interval(1,4)), range(1,5) or tag(log,interval(1e-4,1e-2))"
 
@@ -185,7 +186,7 @@ def check(conf: Path, search: Plan) -> Goal:
 def _goal(conf: Path, search: Plan, params: Mapping[str, Any]) -> Goal:
     overrides = search.overrides(params)
     config = compose(conf, overrides)
-    check_types(conf, overrides, config)
+    check_values(conf, overrides, config)
     for key in _missing(config):
         raise UserError(f"{key} must be given: add {key}=VALUE to the command.")
     monitor, mode, epochs = config["task"]["monitor"], config["task"]["mode"], config["trainer"]["max_epochs"]
