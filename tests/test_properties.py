@@ -36,7 +36,7 @@ from attnlab.errors import UserError
 from attnlab.experiment.build import build, compose
 from attnlab.experiment.domains import DOMAINS
 from attnlab.experiment.precision import trainer_precision
-from attnlab.experiment.training import make_task, set_up_libraries
+from attnlab.experiment.training import check_optimizer, make_task, set_up_libraries
 from attnlab.experiment.use import TrainedTranslator
 from attnlab.help import groups
 
@@ -207,7 +207,8 @@ def train_a_step_and_test(config: dict[str, Any], which: int = 0) -> None:
     domain = DOMAINS[config["task"]["name"]]
     domain.check(config)
     with torch.device("meta"):
-        build(domain.spec(config, None))
+        make_task(config, None)
+    check_optimizer(config)
     data = prepared(json.dumps(config["data"]))
     torch.manual_seed(0)
     task = make_task(config, data)

@@ -36,6 +36,7 @@ from attnlab.experiment.tracking import Tracker
 from attnlab.experiment.view import metrics_table
 from attnlab.files import write_jsonl
 from attnlab.tasks.base import Task
+from attnlab.tasks.schedules import make_schedule
 from attnlab.tasks.scoring import named_metrics
 
 
@@ -56,7 +57,8 @@ def train_and_test(
     domain = DOMAINS[config["task"]["name"]]
     domain.check(config)
     with torch.device("meta"):  # what cannot work is refused before any data is read
-        model = build(domain.spec(config, None))
+        model = make_task(config, None).model
+    check_optimizer(config)
     curves = Curves(record.directory / "curves.jsonl")
     progress = TrainingProgress(begun, curves)
     callbacks = [
@@ -85,7 +87,7 @@ def train_and_test(
     if resume is not None:
         console.print(f"Going on from {resume}.", markup=False, highlight=False, soft_wrap=True)
     collect_garbage()
-    with _interruptible(trainer):
+    with _interruptible(trainer), refusals("The trainer", "trainer", config["trainer"], MisconfigurationException):
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     if not ranks.first:
         return
@@ -186,16 +188,37 @@ def make_trainer(
         stops.append(StopAtOnce())
         if any(isinstance(module, LastPosition) for module in model.modules()):  # to which no score matters
             options["strategy"] = "ddp_find_unused_parameters_true"
-    try:
+    with refusals("The trainer", "trainer", config["trainer"]):
         trainer = pl.Trainer(
             **options, default_root_dir=directory, logger=False, callbacks=[checkpoint, last, *stops, *callbacks],
             plugins=[environment(ranks), WholeCheckpointIO()],
             use_distributed_sampler=False,  # the data share themselves out
             enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        raise UserError(f"The trainer refuses its options: {error}") from error
     return trainer, checkpoint
+
+
+def check_optimizer(config: dict[str, Any]) -> None:
+    """Refuses, with a UserError, what the optimizer and the schedule of a config refuse, shown a stand-in for the
+    parameters of the model."""
+    with refusals(config["optimizer"]["_target_"], "optimizer", config["optimizer"]):
+        optimizer = build(config["optimizer"])([nn.Parameter(torch.zeros(1))])
+    with refusals(config["schedule"]["_target_"], "schedule", config["schedule"]):
+        make_schedule(build(config["schedule"]), optimizer, lambda: 100)
+
+
+@contextmanager
+def refusals(what: str, group: str, options: dict[str, Any], kind: type[Exception] = Exception) -> Iterator[None]:
+    """Turns what a library raises over the options of a group, of whatever kind, into a UserError that names them."""
+    try:
+        yield
+    except UserError:
+        raise
+    except kind as error:
+        given = ", ".join(f"{group}.{key}={value}" for key, value in options.items() if not key.startswith("_"))
+        raise UserError(
+            f"{what} refuses its options ({given}): {str(error).rstrip('.') or type(error).__name__}."
+        ) from error
 
 
 def set_up_libraries() -> None:
