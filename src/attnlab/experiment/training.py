@@ -141,7 +141,7 @@ def _prepare(data: Any, domain: Domain, directory: Path, resumed: bool, trainer:
 
 
 def make_task(config: dict[str, Any], data: Any) -> Task:
-    """The task that a config describes, for data that are prepared."""
+    """The task that a config describes, for data that are prepared; of sizes of its own for None."""
     domain = DOMAINS[config["task"]["name"]]
     return domain.task(
         model=domain.spec(config, data),

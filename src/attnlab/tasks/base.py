@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from attnlab.attention import Candidates, Estimator
+from attnlab.errors import UserError
 from attnlab.tasks.distributed import weighted
 from attnlab.tasks.schedules import make_schedule
 
@@ -55,7 +56,10 @@ class Task(pl.LightningModule):
         schedule: partial spec of a learning-rate schedule; one with an argument `total_steps` gets the run's length.
         build: makes objects from specs.
         monitor: the metric that selects the best checkpoint; a plateau schedule watches the validation loss.
-        label_smoothing: share of the probability spread evenly in training.
+        label_smoothing: share of the probability spread evenly in training, in [0, 1).
+
+    Raises:
+        UserError: if that is no such share.
     """
 
     name: ClassVar[str]
@@ -67,6 +71,10 @@ class Task(pl.LightningModule):
         monitor: str = "val/loss", label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(
+                f"task.label_smoothing={label_smoothing} is a share of the probability: give one in [0, 1)."
+            )
         self.save_hyperparameters(ignore=["build"])
         self.build = build
         self.model = build(model)

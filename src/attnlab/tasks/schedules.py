@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from attnlab.errors import UserError
+
 
 def make_schedule(
     factory: Callable[..., LRScheduler], optimizer: Optimizer, total_steps: Callable[[], int]
@@ -24,10 +26,15 @@ class OneCycle(LambdaLR):
     Args:
         optimizer: its `lr` is the peak.
         total_steps: length of the run in optimizer steps.
-        warmup: share of the run that goes up, in (0, 1).
+        warmup: share of the run that goes up, in [0, 1].
+
+    Raises:
+        UserError: if that is no share.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.25) -> None:
+        if not 0 <= warmup <= 1:
+            raise UserError(f"schedule.warmup={warmup} is a share of the run: give one from 0 to 1.")
         rise = max(1.0, warmup * total_steps)
 
         def factor(step: int) -> float:
@@ -39,9 +46,15 @@ class OneCycle(LambdaLR):
 
 
 class InverseSquareRoot(LambdaLR):
-    """Linear warm-up to lr over `warmup` steps, then lr sqrt(warmup / step) (Vaswani et al. 2017, equation 3)."""
+    """Linear warm-up to lr over `warmup` steps, then lr sqrt(warmup / step) (Vaswani et al. 2017, equation 3).
+
+    Raises:
+        UserError: if there are fewer than one.
+    """
 
     def __init__(self, optimizer: Optimizer, warmup: int = 2000) -> None:
+        if warmup < 1:
+            raise UserError(f"schedule.warmup={warmup} counts steps: give 1 or more.")
         super().__init__(optimizer, lambda step: min((step + 1) / warmup, math.sqrt(warmup / (step + 1))))
 
 

@@ -26,6 +26,13 @@ class Tested:
     maps: list[dict[str, Any]] = field(default_factory=list)
 
 
+_NEEDED = {
+    "limit_train_batches": "training",
+    "limit_val_batches": "validation that selects the best checkpoint",
+}
+"""Options of the trainer, and what there is none of where they are 0."""
+
+
 class Domain(ABC):
     """A kind of task: its Lightning module, and how its data, model and test fit together."""
 
@@ -55,11 +62,9 @@ class Domain(ABC):
         best = "min" if monitor == "val/loss" else "max"
         if mode != best:
             raise UserError(f"task.mode={mode} does not select the best {monitor}; set task.mode={best}.")
-        if not config["trainer"].get("limit_val_batches", True):
-            raise UserError(
-                f"trainer.limit_val_batches={config['trainer']['limit_val_batches']} leaves out the validation that "
-                "selects the best checkpoint; give 1 or more."
-            )
+        for key, what in _NEEDED.items():
+            if not config["trainer"].get(key, True):
+                raise UserError(f"trainer.{key}={config['trainer'][key]} leaves out the {what}; give 1 or more.")
 
     @abstractmethod
     def sizes(self, config: dict[str, Any], data: Any) -> dict[str, Any]:
