@@ -189,6 +189,7 @@ def test_options_combine(arguments: list[str], tmp_path: Path) -> None:
         (["model.droput=0.1"], "model has decoder, embedding"),
         (["attention/score=dott"], "The options of attention/score are additive, dot"),
         (["bahdanau"], "not of the form key=value"),
+        (["data=digits"], "data=digits is of task=vision, and this run of task=translation: give task=vision data="),
         (["schedule.warmup=5"], "schedule.warmup=5 is a share of the run"),
         (["task.label_smoothing=3"], "task.label_smoothing=3 is a share of the probability"),
         (["task.average=7"], "task.average=7 is the decay of an average"),

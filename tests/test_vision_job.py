@@ -133,7 +133,7 @@ def test_a_glimpse_model_says_how_much_of_what_it_read_lay_on_the_digit(tmp_path
     ("arguments", "says"),
     [
         (("model=rnn",), "task=vision cannot train a RNNSeq2Seq; choose model=vit or model=glimpse_vit"),
-        (("data=phrasebook",), "The data chosen are of another task than vision; choose others"),
+        (("data=phrasebook",), "data=phrasebook is of task=translation, and this run of task=vision: give task=tran"),
         (("task=translation", "model=vit"), "task=translation cannot train a ViT; choose model=rnn or"),
         (("model.patch=3",), "Patches of 3 x 3 pixels do not divide an image of 8 x 8"),
         (("attention=exact",), "choose model/pooling=attention model.variant_layers=pooling"),

@@ -55,7 +55,7 @@ def train_and_test(
     """
     set_up_libraries()
     domain = DOMAINS[config["task"]["name"]]
-    domain.check(config)
+    domain.check(config, record.status.get("choices", {}).get("data"))
     with torch.device("meta"):  # what cannot work is refused before any data is read
         model = make_task(config, None).model
     check_optimizer(config)

@@ -41,9 +41,19 @@ class Domain(ABC):
     """The options of the group `model` that it can train, by their targets."""
     data: ClassVar[str]
     """The module whose factories make its data."""
+    example: ClassVar[str]
+    """An option of the group `data` that makes some."""
 
-    def check(self, config: dict[str, Any]) -> None:
-        """Refuses a model or data of another kind of task, or a metric that it does not measure, with a UserError."""
+    def check(self, config: dict[str, Any], chosen: str | None = None) -> None:
+        """Refuses what does not belong to this kind of task.
+
+        Args:
+            config: of a run.
+            chosen: the option of the group `data`, where it is known.
+
+        Raises:
+            UserError: for a model or data of another kind, or a metric that it does not measure.
+        """
         name = self.task.name
         target = config["model"]["_target_"]
         if target not in self.models:
@@ -51,10 +61,14 @@ class Domain(ABC):
                 f"task={name} cannot train a {target.rpartition('.')[2]}; choose "
                 f"{' or '.join(f'model={option}' for option in self.models.values())}, or another task."
             )
-        if config["data"]["_target_"].rpartition(".")[0] != self.data:
+        module, _, factory = config["data"]["_target_"].rpartition(".")
+        if module != self.data:
+            option = chosen or factory
+            others = [domain.task.name for domain in Domain.__subclasses__() if domain.data == module]
             raise UserError(
-                f"The data chosen are of another task than {name}; choose others with data=, of those that "
-                "`python train.py --help` lists."
+                f"data={option} is of {' or '.join(f'task={other}' for other in others) or 'no task'}, and this run of "
+                f"task={name}: give {' or '.join(f'task={other} data={option}' for other in others)}"
+                f"{', or ' if others else ''}data of task={name}, such as data={self.example}."
             )
         monitor, mode = config["task"]["monitor"], config["task"]["mode"]
         if monitor not in self.task.measured:

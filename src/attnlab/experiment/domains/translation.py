@@ -26,6 +26,7 @@ class Translation(Domain):
         {"attnlab.nn.seq2seq.RNNSeq2Seq": "rnn", "attnlab.nn.transformer.Transformer": "transformer"}
     )
     data = "attnlab.data.translation"
+    example = "phrasebook"
 
     def sizes(self, config: dict[str, Any], data: TranslationData | None) -> dict[str, Any]:
         if data is None:

@@ -32,6 +32,7 @@ class Vision(Domain):
     task = VisionTask
     models = MappingProxyType({"attnlab.nn.vit.ViT": "vit", "attnlab.nn.glimpse.GlimpseViT": "glimpse_vit"})
     data = "attnlab.data.images"
+    example = "digits"
 
     def sizes(self, config: dict[str, Any], data: ImageData | None) -> dict[str, Any]:
         if data is None:  # any size that the patches divide
