@@ -253,6 +253,21 @@ def test_a_value_that_no_run_can_use_leaves_no_directory(argument: str, tmp_path
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(("steps", "kept"), [(5, ["last"]), (15, ["best", "last"])])
+def test_a_run_that_steps_cut_short_is_tested_and_keeps_its_checkpoints(
+    steps: int, kept: list[str], tmp_path: Path
+) -> None:
+    process = train(f"run_dir={tmp_path}", *QUIET, f"+trainer.max_steps={steps}")
+    assert process.returncode == 0, process.stderr
+    checkpoints = sorted((tmp_path / "checkpoints").glob("*.ckpt"))
+    assert [path.stem for path in checkpoints] == kept
+    assert torch.load(checkpoints[-1], weights_only=True)["global_step"] == steps
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "test/bleu" in metrics
+    assert ("val/bleu" in metrics) == ("best" in kept)
+    assert metrics["train/seconds"] > 0
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     directory = tmp_path / "r"
     process = train(

@@ -92,6 +92,7 @@ def train_and_test(
     if not ranks.first:
         return
 
+    seconds = curves.rows[-1]["seconds"] if curves.rows else round(curves.seconds, 2)
     best = Path(checkpoint.best_model_path)
     if best.is_file():
         load_weights(task, best)
@@ -100,7 +101,7 @@ def train_and_test(
     metrics = named_metrics(tested.outcomes, "test", task.model.modes) | _best_validation(checkpoint)
     metrics |= {
         "params": parameters,
-        "train/seconds": curves.rows[-1]["seconds"] if curves.rows else 0.0,
+        "train/seconds": seconds,
         f"train/{task.unit}_per_second": progress.rate,
         "train/seconds_to_first_step": progress.first_step,
         "train/epochs": trainer.current_epoch,
@@ -176,7 +177,10 @@ def make_trainer(
     checkpoint = ModelCheckpoint(directory / "checkpoints", "best", monitor=monitor, mode=mode, **kept)
     last = ModelCheckpoint(directory / "checkpoints", "last", **kept)
     stops: list[pl.Callback] = [
-        EarlyStopping(monitor, mode=mode, patience=config["task"]["patience"], check_finite=False),
+        # after a validation, for an epoch that trainer.max_steps cuts short has none
+        EarlyStopping(
+            monitor, mode=mode, patience=config["task"]["patience"], check_finite=False, check_on_train_epoch_end=False
+        ),
         StepOnPlateau(),
     ]
     if config["task"]["stop_lr"] is not None:
