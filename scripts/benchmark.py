@@ -8,7 +8,7 @@ A measurement during which other processes kept this one from the processor for 
 
 Sections with --device measure on an NVIDIA GPU where torch finds one; the others on the processor.
 
-Exit codes: 0 measured, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+Exit codes: 0 measured, 1 failed or refused, 2 an argument that is not understood, 130 interrupted by Ctrl-C.
 """
 
 import argparse

@@ -6,7 +6,7 @@ model attended to into DIR/NAME-attention.png. Pictures of any size and colour a
 
 A picture that cannot be read is reported, and the others are classified.
 
-Exit codes: 0 all classified, 1 some not, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+Exit codes: 0 all classified, 1 some not or none, 2 an argument that is not understood, 130 interrupted by Ctrl-C.
 """
 
 import argparse

@@ -12,7 +12,7 @@ A corpus of texts needs no split but the one that is scored. The tokenizers (of 
 normalisation) are always the run's. Where the run's own corpus is cut into splits of other sizes, a warning says how
 many examples it was trained on.
 
-Exit codes: 0 scored, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+Exit codes: 0 scored, 1 failed or refused, 2 an argument that is not understood, 130 interrupted by Ctrl-C.
 """
 
 import argparse

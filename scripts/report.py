@@ -9,7 +9,7 @@ missing, is listed, never dropped.
     python scripts/report.py outputs/sweeps/soft_vs_hard --out DIR
     python scripts/report.py --example             # the worked example of attention, as a map
 
-Exit codes: 0 written, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+Exit codes: 0 written, 1 failed or refused, 2 an argument that is not understood, 130 interrupted by Ctrl-C.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 Finds the offline runs of every run directory below the folders and sends them, oldest first, with `wandb sync`, so that
 a run that was resumed arrives in order. What has been sent is marked, and left out the next time.
 
-Exit codes: 0 all sent, 1 some not, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+Exit codes: 0 all sent, 1 some not, 2 an argument that is not understood, 130 interrupted by Ctrl-C.
 """
 
 import argparse

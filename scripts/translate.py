@@ -5,8 +5,8 @@ One line of output for each line of input, in the same order. Where the run has 
 tab and its tags, such as "Haus<TAB>N;DAT;PL". A line that cannot be translated (blank, longer than --max-length, not
 UTF-8, or without tags where they are needed) is reported on standard error by its number, and its output is empty.
 
-Exit codes: 0 every line was translated, 1 nothing could be done, 2 a mistake in the command, 3 some lines were not
-translated, 130 interrupted by Ctrl-C, 141 the reader of the output closed it.
+Exit codes: 0 every line was translated, 1 nothing could be done, 2 an argument that is not understood, 3 some lines
+were not translated, 130 interrupted by Ctrl-C, 141 the reader of the output closed it.
 """
 
 import argparse

@@ -188,18 +188,23 @@ def test_options_combine(arguments: list[str], tmp_path: Path) -> None:
         (["atention=hard"], "Did you mean attention?"),
         (["model.droput=0.1"], "model has decoder, embedding"),
         (["attention/score=dott"], "The options of attention/score are additive, dot"),
-        (["bahdanau"], "not of the form key=value"),
+        (["bahdanau"], "'bahdanau' is not of the form key=value"),
+        (["=3"], "'=3' is not of the form key=value"),
+        (["data.splits.validation=validation[:20]"], """'data.splits.validation="validation[:20]"'"""),
+        (["attention="], "attention= names no option. The options of attention are bahdanau"),
+        (["~attention"], "Every run has attention, and ~attention leaves it out"),
+        (["trainer.max_steps=5"], "+trainer.max_steps=VALUE adds it"),
+        (["trainer.max_epoch=5"], "Did you mean max_epochs?"),
         (["data=digits"], "data=digits is of task=vision, and this run of task=translation: give task=vision data="),
+        (["optimizer.betas=[0.9]"], "torch.optim.Adam refuses its options (optimizer.lr=0.004"),
+        (["optimizer.lr=-1"], "Invalid learning rate: -1."),
+        (["schedule=plateau", "schedule.factor=2"], "Factor should be < 1.0."),
         (["schedule.warmup=5"], "schedule.warmup=5 is a share of the run"),
         (["task.label_smoothing=3"], "task.label_smoothing=3 is a share of the probability"),
         (["task.average=7"], "task.average=7 is the decay of an average"),
         (["+trainer.limit_train_batches=0"], "leaves out the training"),
-        (["optimizer.betas=[0.9]"], "torch.optim.Adam refuses its options (optimizer.lr=0.004"),
-        (["optimizer.lr=-1"], "Invalid learning rate: -1."),
-        (["schedule=plateau", "schedule.factor=2"], "Factor should be < 1.0."),
         (["+trainer.limit_train_batches=1e-9"], "The trainer refuses its options"),
         (["+trainer.gradient=1"], "trainer.gradient=1): Trainer.__init__() got an unexpected keyword"),
-        (["~attention"], "Every run has attention, and ~attention leaves it out"),
         (["data=parallel"], "data.path must be given"),
         (["data=parallel", "data.path=/no/such/folder"], "/no/such/folder"),
         (["data.language=xx"], "xx"),
@@ -311,6 +316,7 @@ def test_an_interrupted_run_keeps_its_checkpoint_and_goes_on(tmp_path: Path) -> 
 def test_help_lists_every_group_option_and_key_in_words() -> None:
     process = train("--help")
     assert process.returncode == 0
+    assert "1 failed, or refused" in process.stdout
     conf = ROOT / "conf"
     for path in conf.rglob("*.yaml"):
         if path.name != "config.yaml":

@@ -116,7 +116,11 @@ def _compose(job: Callable[[Any], None]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from attnlab.help import explain
+    from attnlab.help import explain, malformed
+
+    if nameless := [argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith("=")]:
+        _complain(malformed(nameless[0], ""))  # over which Hydra stumbles
+        return 2
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def application(config: DictConfig) -> None:

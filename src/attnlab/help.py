@@ -1,6 +1,8 @@
 """Help and explanations, read off the configs themselves; light, since a person waits for them."""
 
+import ast
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +18,9 @@ Choose an option of a group with GROUP=OPTION and set a value with key=value. Op
 """
 _CLOSING = """
 The same command with the same run_dir skips a finished run and goes on with an interrupted one.
-Exit codes: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted by Ctrl-C.
+Exit codes: 0 finished; 1 failed, or refused for a value or a choice of options that cannot work; 2 not understood (an
+argument, key or option that there is not, a value that is missing) or a sweep that cannot begin; 130 interrupted by
+Ctrl-C.
 """
 
 
@@ -50,13 +54,12 @@ def help_text(conf: Path) -> str:
 def explain(error: Exception) -> str:
     """A sentence for an error in composing the config: what was found, and the valid names."""
     text = str(error)
-    missing = re.search(r"Could not find '(?:(.+)/)?(.+?)'", text)
+    missing = re.search(r"Could not find '(.+?)'", text)
     if missing and "Available options" in text:
-        group, name = missing[1], missing[2]
+        group, _, name = missing[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text.split("Available options", 1)[1], re.MULTILINE)
-        return (
-            f"{group}={name} is not an option. {_suggestion(name, options)}The options of {group} are {_list(options)}."
-        )
+        found = f"{group}={name} is not an option. " if name else f"{group}= names no option. "
+        return f"{found}{_suggestion(name, options)}The options of {group} are {_list(options)}."
     cause: Any = error.__cause__
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
     if "Could not override" in text and key:
@@ -64,12 +67,24 @@ def explain(error: Exception) -> str:
         valid = [str(name) for name in parent or () if not str(name).startswith("_")]
         if "/" in key:
             return f"There is no config group {key!r}; `python train.py --help` lists the groups."
+        if _is_of_lightning(key):
+            return f"The config does not list {key}, which pytorch_lightning's Trainer has: +{key}=VALUE adds it."
         return unknown_key(key, valid)
     if "Missing mandatory value" in text and key:
         return f"{key} must be given: add {key}=VALUE to the command."
     if "override" in type(error).__name__.lower():
-        return f"An argument is not of the form key=value: {text.splitlines()[0]}."
+        return malformed(getattr(error, "override", ""), text.splitlines()[0])
     return text.split("\nConfig search path")[0].strip()
+
+
+def malformed(argument: str, why: str) -> str:
+    """A sentence for an argument that is not in Hydra's grammar: a key without a sign, or a value that needs quotes."""
+    key, sign, value = argument.partition("=")
+    if not key.strip("+~") or not sign:
+        return f"{argument!r} is not of the form key=value."
+    quoted = {"'", '"'} & set(value)
+    advice = "" if quoted else f" Put its value in quotes, and all of it for the shell: '{key}=\"{value}\"'."
+    return f"{argument} cannot be read: {why}.{advice}"
 
 
 def unknown_key(key: str, valid: list[str]) -> str:
@@ -77,6 +92,18 @@ def unknown_key(key: str, valid: list[str]) -> str:
     prefix, _, name = key.rpartition(".")
     place = f"{prefix} has" if prefix else "A run has"
     return f"There is no key {key!r}. {_suggestion(name, valid)}{place} {_list(valid) or 'no keys'}."
+
+
+def _is_of_lightning(key: str) -> bool:
+    """Whether Lightning's Trainer has the option that a key of the group `trainer` names; read off its source, since to
+    import it takes seconds."""
+    group, _, name = key.partition(".")
+    found = importlib.util.find_spec("pytorch_lightning")
+    if group != "trainer" or found is None or not found.submodule_search_locations:
+        return False
+    tree = ast.parse((Path(found.submodule_search_locations[0]) / "trainer" / "trainer.py").read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    return any(argument.arg == name for function in functions for argument in function.args.kwonlyargs)
 
 
 def _suggestion(name: str, valid: Iterable[str]) -> str:

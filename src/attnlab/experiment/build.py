@@ -177,12 +177,13 @@ def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> 
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    from attnlab.help import unknown_key
+    from attnlab.help import malformed, unknown_key
 
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise UserError(f"{str(error).splitlines()[0].rstrip('.')}: give data=GROUP or data.KEY=VALUE.") from error
+        sentence = malformed(getattr(error, "override", ""), str(error).splitlines()[0])
+        raise UserError(f"{sentence} Give data=GROUP or data.KEY=VALUE.") from error
     groups = [part for part in parsed if part.key_or_group == "data"]
     chosen = compose(conf, [groups[-1].input_line or ""])["data"] if groups else base
     if not chosen:
