@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from attnlab.errors import UserError
 from attnlab.tasks.schedules import Constant, InverseSquareRoot, OneCycle, make_schedule
 
 
@@ -64,3 +65,14 @@ def test_a_schedule_is_told_the_length_of_the_run_only_if_it_asks() -> None:
         optimizer.step()
         cycle.step()
     assert cycle.get_last_lr()[0] == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize("options", [{"total_steps": 9, "warmup": 5}, {"total_steps": 9, "warmup": -0.1}])
+def test_a_warm_up_that_is_no_share_of_the_run_is_refused(options) -> None:
+    with pytest.raises(UserError, match="is a share of the run: give one from 0 to 1"):
+        rates(OneCycle, 1, **options)
+
+
+def test_a_warm_up_of_no_steps_is_refused() -> None:
+    with pytest.raises(UserError, match=r"schedule\.warmup=0 counts steps: give 1 or more"):
+        rates(InverseSquareRoot, 1, warmup=0)
