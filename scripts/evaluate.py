@@ -62,9 +62,13 @@ def main() -> int:
 
     modes = trained.modes if options.mode == "all" else (trained.check_mode(options.mode),)
     domain = DOMAINS[trained.task.name]
+    if not domain.takes(spec):
+        raise UserError(f"The data chosen are of another task than {options.run}, which is of task={domain.task.name}.")
     data = build(spec)
     domain.restore(data, options.run)
     data.prepare_split(options.split)
+    if not len(data.splits[options.split]):
+        raise UserError(f"The split {options.split} is empty: there is nothing to score.")
     if options.overrides and (known := trained_on(trained, data, options.split)):
         print(
             f"attnlab: warning: {known:,} of the {len(data.splits[options.split]):,} examples of this {options.split} "

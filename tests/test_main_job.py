@@ -220,7 +220,7 @@ def test_options_combine(arguments: list[str], tmp_path: Path) -> None:
         (["task.mode=most"], "task.mode=most does not select the best val/bleu; set task.mode=max"),
         (["task.monitor=val/loss"], "task.mode=max does not select the best val/loss; set task.mode=min"),
         (["+trainer.limit_val_batches=0"], "leaves out the validation"),
-        (["search.beam=0"], "search.beam=0 must be 1 or more"),
+        (["search.beam=0"], "search.beam=0 must be a whole number of 1 or more"),
         (["run_dir="], "run_dir= names no folder"),
         (["run_dir=null"], "run_dir= names no folder"),
         (["hydra.run.dir=there"], "set run_dir=FOLDER"),

@@ -126,6 +126,9 @@ def test_mistakes_are_sentences(trained_run: Path, tmp_path: Path) -> None:
     assert "no checkpoint none.ckpt" in complaint("translate.py", trained_run, "--checkpoint", "none.ckpt")
     assert "'0' is not a whole number" in complaint("translate.py", trained_run, "--beam", 0, code=2)
     assert "usage:" in complaint("benchmark.py", "trian", code=2)
+    assert "are of another task than" in complaint("evaluate.py", trained_run, "data=digits")
+    assert "data.test=abc must be a whole number" in complaint("evaluate.py", trained_run, "data.test=abc")
+    assert "The split test is empty" in complaint("evaluate.py", trained_run, "data.test=0")
     sentence = complaint("evaluate.py", trained_run, "data.tets=3")
     assert "Did you mean test?" in sentence
     assert "validation, test, generation_seed" in sentence

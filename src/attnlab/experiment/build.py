@@ -171,12 +171,14 @@ def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> 
         overrides: in Hydra's grammar.
 
     Raises:
-        UserError: for an override of anything else, a key that the config lacks, or a value that is still missing.
+        UserError: for an override of anything else, a key that the config lacks, a value of another type, or one
+            that is still missing.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
+    from attnlab.experiment.checks import check_type
     from attnlab.help import malformed, unknown_key
 
     try:
@@ -202,6 +204,7 @@ def compose_data(conf: Path, base: dict[str, Any], overrides: Sequence[str]) -> 
         if key.rpartition(".")[2] not in valid:
             hint = "" if groups else " For a corpus of another kind add, for instance, data=parallel."
             raise UserError(unknown_key(f"data.{key}", valid) + hint)
+        check_type(f"data.{key}", OmegaConf.select(config, key), part.value())
         OmegaConf.update(config, key, part.value(), merge=True, force_add=True)
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"data.{missing[0]} must be given: add data.{missing[0]}=VALUE to the command.")

@@ -95,13 +95,17 @@ def _check_types(conf: Path, overrides: Sequence[str], config: dict[str, Any]) -
         return
     defaults = compose(conf, _choices(conf, overrides))
     for key in keys:
-        expected, found = _at(defaults, key), _at(config, key)
-        kind = next((kind for kind in _KINDS if isinstance(expected, kind)), None)
-        if kind is None or found is None:
-            continue
-        allowed, name = _KINDS[kind]
-        if not isinstance(found, allowed) or (isinstance(found, bool) and kind is not bool):
-            raise UserError(f"{key}={_shown(found)} must be {name}, such as {json.dumps(expected)}.")
+        check_type(key, _at(defaults, key), _at(config, key))
+
+
+def check_type(key: str, expected: Any, found: Any) -> None:
+    """Refuses, with a UserError, a value of another type than is expected; null on either side says nothing."""
+    kind = next((kind for kind in _KINDS if isinstance(expected, kind)), None)
+    if kind is None or found is None:
+        return
+    allowed, name = _KINDS[kind]
+    if not isinstance(found, allowed) or (isinstance(found, bool) and kind is not bool):
+        raise UserError(f"{key}={_shown(found)} must be {name}, such as {json.dumps(expected)}.")
 
 
 _KINDS: dict[type, tuple[Any, str]] = {

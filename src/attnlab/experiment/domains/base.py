@@ -62,7 +62,7 @@ class Domain(ABC):
                 f"{' or '.join(f'model={option}' for option in self.models.values())}, or another task."
             )
         module, _, factory = config["data"]["_target_"].rpartition(".")
-        if module != self.data:
+        if not self.takes(config["data"]):
             option = chosen or factory
             others = [domain.task.name for domain in Domain.__subclasses__() if domain.data == module]
             raise UserError(
@@ -79,6 +79,11 @@ class Domain(ABC):
         for key, what in _NEEDED.items():
             if not config["trainer"].get(key, True):
                 raise UserError(f"trainer.{key}={config['trainer'][key]} leaves out the {what}; give 1 or more.")
+
+    def takes(self, data: dict[str, Any]) -> bool:
+        """Whether the data of such a spec are of this kind of task."""
+        module, _, _ = str(data["_target_"]).rpartition(".")
+        return module == self.data
 
     @abstractmethod
     def sizes(self, config: dict[str, Any], data: Any) -> dict[str, Any]:
