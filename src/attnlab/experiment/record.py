@@ -98,14 +98,12 @@ class RunRecord:
             lock.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock.open("a")
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not a child's too
-        except (BlockingIOError, PermissionError) as error:
-            if not lock.is_file():
-                return  # a folder that cannot be written is told of where it is written to
+        except BlockingIOError as error:
             raise UserError(
                 f"A run is under way in {self.directory} (process {self._read_status().get('pid')}); wait for it, or "
                 "give another run_dir."
             ) from error
-        except OSError:  # a file system without locks
+        except OSError:  # a file system without locks, or one that cannot be written, which is told by who writes there
             return
 
     def begin(self, overrides: list[str], choices: dict[str, Any]) -> None:
