@@ -351,6 +351,11 @@ def waited(row: dict[str, Any]) -> str:
     return share + (" void" if row["void"] else "")
 
 
+def ratios(row: dict[str, Any]) -> str:
+    """The column of a table that says how many times faster than each other toolkit ours is."""
+    return " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", {}).values())
+
+
 def status(process: int | str = "self") -> dict[str, int]:
     """The sizes of Linux's account of a process, in bytes; empty where there is none."""
     try:

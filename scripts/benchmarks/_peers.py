@@ -16,7 +16,7 @@ from importlib.metadata import version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks import _machine
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from attnlab.data.batching import Batch
     from attnlab.data.translation import TranslationData
+
+T = TypeVar("T")
 
 CLIP = 1.0
 """The greatest norm of the gradient, in all toolkits."""
@@ -86,10 +88,14 @@ def available(shape: Shape) -> list[str]:
 
 def training(name: str, shape: Shape, data: "TranslationData") -> tuple[int, Training]:
     """Of a toolkit's model: the number of parameters, and its training."""
-    make = {"OpenNMT-py": _opennmt, "JoeyNMT": _joeynmt}[name]
+    return _made({"OpenNMT-py": _opennmt, "JoeyNMT": _joeynmt}[name], shape, data)
+
+
+def _made(make: Callable[..., tuple[Any, T]], shape: Shape, data: "TranslationData", *more: Any) -> tuple[int, T]:
+    """A model's number of parameters, and what comes with it."""
     with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
-        model, train = make(shape, len(data.tokenizers.source), len(data.tokenizers.target))
-    return sum(parameter.numel() for parameter in model.parameters()), train
+        model, found = make(shape, len(data.tokenizers.source), len(data.tokenizers.target), *more)
+    return sum(parameter.numel() for parameter in model.parameters()), found
 
 
 def versions() -> dict[str, str]:
@@ -195,10 +201,7 @@ def searching(name: str, shape: Shape, data: "TranslationData", certain: float) 
     Hypotheses end after as many steps as their references have tokens, with the end symbol, which is `certain` nats
     more likely than by the model there and as much less likely before.
     """
-    make = {"OpenNMT-py": _opennmt_search, "JoeyNMT": _joeynmt_search}[name]
-    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
-        model, search = make(shape, len(data.tokenizers.source), len(data.tokenizers.target), certain)
-    return sum(parameter.numel() for parameter in model.parameters()), search
+    return _made({"OpenNMT-py": _opennmt_search, "JoeyNMT": _joeynmt_search}[name], shape, data, certain)
 
 
 def _opennmt_search(shape: Shape, source: int, target: int, certain: float) -> tuple[Any, Searching]:

@@ -304,7 +304,6 @@ def table(rows: list[dict[str, Any]]) -> "Table":
         rates = [row[f"sentences_per_second{suffix}"] for suffix in ("", "_min", "_max")]
         shown.add_row(
             row["toolkit"], row["model"], row["precision"], str(row["beam"]), *[f"{rate:,.1f}" for rate in rates],
-            f"{row['tokens_per_second']:,.0f}",
-            " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", {}).values()), _machine.waited(row),
+            f"{row['tokens_per_second']:,.0f}", _machine.ratios(row), _machine.waited(row),
         )  # fmt: skip
     return shown

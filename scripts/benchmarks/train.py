@@ -465,11 +465,10 @@ def table(rows: list[dict[str, Any]]) -> "Table":
         shown.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         median, least, most = (f"{row[f'tokens_per_second{suffix}']:,.0f}" for suffix in ("", "_min", "_max"))
-        ratios = " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", {}).values())
         peak, start = row.get("peak_share"), row.get("seconds_to_first_step")
         shown.add_row(
             row["toolkit"], _name(row | {"toolkit": None, "precision": None}), row["precision"],
-            median, f"{least}-{most}", ratios, "" if peak is None else f"{peak:.1%}",
+            median, f"{least}-{most}", _machine.ratios(row), "" if peak is None else f"{peak:.1%}",
             f"{row['nonpadding']:.0%}", "" if start is None else f"{start:.1f} s", _machine.waited(row),
         )  # fmt: skip
     return shown

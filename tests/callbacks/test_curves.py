@@ -12,16 +12,20 @@ def trainer(**metrics: float) -> SimpleNamespace:
     return SimpleNamespace(callback_metrics=found, sanity_checking=False, current_epoch=0, is_global_zero=True)
 
 
+def step(nll: float, count: int) -> dict:
+    return {"metrics": {"nll": torch.tensor(nll)}, "count": count}
+
+
 def test_metrics_of_training_are_means_over_the_targets_since_the_last_line(tmp_path) -> None:
     curves = Curves(tmp_path / "curves.jsonl")
     curves.on_train_start(trainer(), None)
-    curves.on_train_batch_end(trainer(train_nll=4.0, val_loss=9.0), None, {"count": 10}, None, 0)
+    curves.on_train_batch_end(trainer(), None, step(4.0, 10), None, 0)
     again = Curves(tmp_path / "curves.jsonl")  # as a run that was stopped there and goes on
     again.load_state_dict(curves.state_dict())
     again.on_train_start(trainer(), None)
-    again.on_train_batch_end(trainer(train_nll=1.0, val_loss=9.0), None, {"count": 20}, None, 1)
+    again.on_train_batch_end(trainer(), None, step(1.0, 20), None, 1)
     again.on_validation_end(trainer(train_nll=1.0, val_loss=2.5), None)
-    again.on_train_batch_end(trainer(train_nll=0.5, val_loss=2.5), None, {"count": 7}, None, 0)
+    again.on_train_batch_end(trainer(), None, step(0.5, 7), None, 0)
     again.on_validation_end(trainer(train_nll=0.5, val_loss=2.0), None)
     first, second = (json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines())
     assert (first["train/nll"], first["val/loss"]) == (pytest.approx(2.0), 2.5)

@@ -44,15 +44,14 @@ class Curves(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith("train/"):
-                self._sums[name] = self._sums.get(name, 0.0) + value * outputs["count"]
+        for name, value in outputs["metrics"].items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * outputs["count"]
         self._count += outputs["count"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or self._start is None:
             return
-        means = {name: total / self._count for name, total in self._sums.items()}
+        means = {f"train/{name}": total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         values = {name: round(float(value), 6) for name, value in sorted((trainer.callback_metrics | means).items())}
         self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": round(self.seconds, 2)} | values)

@@ -92,7 +92,7 @@ class TrainingProgress(ProgressBar):
             self.count += outputs["count"]
             self.seconds += now - self._mark
         if self._bar is not None:
-            loss = float(trainer.callback_metrics.get("train/nll", float("nan")))
+            loss = float(outputs["metrics"]["nll"])
             left = self._left(trainer.global_step, now)
             self._bar.update(
                 self._task, completed=trainer.global_step, description=self._where(trainer),

@@ -111,11 +111,12 @@ class VocabularyReadout(nn.Module):
             rows, weight, bias = rows.to(dtype), weight.to(dtype), bias.to(dtype)
         count = max(1, self.chunk // weight.shape[0])
         recompute = rows.shape[0] > count
+        custom = torch.compiler.is_compiling() or not watched()  # elsewhere custom gradients are not known
         with torch.autocast(rows.device.type, enabled=False):
             parts = [
-                naive_log_likelihood(part, weight, bias, part_gold, smoothing)
-                if watched() and not torch.compiler.is_compiling()  # custom gradients are not known there
-                else TokenLogLikelihood.apply(part, weight, bias, part_gold, smoothing, recompute)  # type: ignore[no-untyped-call]
+                TokenLogLikelihood.apply(part, weight, bias, part_gold, smoothing, recompute)  # type: ignore[no-untyped-call]
+                if custom
+                else naive_log_likelihood(part, weight, bias, part_gold, smoothing)
                 for part, part_gold in zip(torch.split(rows, count), torch.split(gold, count), strict=True)
             ]
         values = torch.cat(parts).view(candidates, -1)[:, : real.numel()]

@@ -97,11 +97,12 @@ class Task(pl.LightningModule):
         """The entropy of a batch's targets in nats: the loss of a model that sees nothing but their frequencies."""
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """The loss of a batch, or of this process's part of it, and the number of `unit`s of the whole batch."""
+        """The loss of a batch, or of this process's part of it; of the whole batch the metrics and the number of
+        `unit`s."""
         scored = self.scored(batch, self.label_smoothing)
         loss, metrics, count = weighted(*self.model.objective(*scored), count=self.count(batch))
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=count)
-        return {"loss": loss, "count": count}
+        return {"loss": loss, "metrics": metrics, "count": count}
 
     def log_mean(self, values: dict[str, Any], count: int) -> None:
         """Logs means over so many targets, of which those over all batches and all processes are to be shown."""
