@@ -105,7 +105,7 @@ def published(command: list[str]) -> str:
 
 
 def markdown(table: str, results: list[dict]) -> str:
-    """The table for the README: a row a variant, mean over seeds, ± standard deviation where there are several."""
+    """The table for the docs: a row a variant, mean over seeds, ± standard deviation where there are several."""
     names = TABLES[table]["metrics"]
     lines = [
         "| variant | " + " | ".join(_LABELS[name] for name in names) + " | training seconds |",
