@@ -101,7 +101,6 @@ class Task(pl.LightningModule):
         `unit`s."""
         scored = self.scored(batch, self.label_smoothing)
         loss, metrics, count = weighted(*self.model.objective(*scored), count=self.count(batch))
-        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=count)
         return {"loss": loss, "metrics": metrics, "count": count}
 
     def log_mean(self, values: dict[str, Any], count: int) -> None:
