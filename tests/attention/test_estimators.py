@@ -537,15 +537,19 @@ def test_a_relaxed_gumbel_draw_approaches_the_sampled_bound_as_the_temperature_f
 
 def test_straight_through_reads_one_value_with_the_gradient_of_the_relaxed_draw():
     weights = torch.tensor([[0.5, 0.2, 0.3]]).double().requires_grad_()
-    values = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
-    gradients = []
+    values = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    gradients, read = [], []
     for straight in (True, False):
         torch.manual_seed(1)
         candidates = GumbelSoftmax(straight_through=straight).select(weights, values)
-        gradients += torch.autograd.grad(candidates.contexts.sum(), weights)
+        of_weights, of_values = torch.autograd.grad(candidates.contexts.sum(), (weights, values))
+        gradients.append(of_weights)
+        read.append(of_values)
         if straight:
             assert torch.equal(candidates.contexts[0], values[candidates.positions[0]])
+            assert torch.equal(read[0][:, 0], torch.eye(3)[candidates.positions.flatten()[0]].double())
     torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(*(part.sum(0) for part in read))  # each context is made of one value, or of a mean
 
 
 def test_the_gumbel_temperature_falls_geometrically():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attnlab.attention import LastPosition, Softmax
+from attnlab.attention import LastPosition, LocalPredictive, Softmax
 
 SCORES = torch.tensor([[0.3, -1.2, 2.0, 0.7]], dtype=torch.float64)
 
@@ -57,6 +57,15 @@ def test_a_mask_that_was_emptied_after_it_was_passed_is_refused():
     mask[1] = False
     with pytest.raises(ValueError, match=r"row \[1\] is fully masked"):
         Softmax()(torch.zeros(2, 3), mask)
+
+
+def test_centers_of_local_attention_are_predicted_in_single_precision():
+    torch.manual_seed(0)
+    normalizer, scores = LocalPredictive(window=1, query_size=8), torch.zeros(64, 1, 4000)
+    query = torch.randn(64, 1, 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = normalizer(scores, None, query)
+    assert torch.equal(halved, normalizer(scores, None, query.float()))
 
 
 def test_masks_may_be_mapped_over():

@@ -21,6 +21,16 @@ def test_a_number_passes() -> None:
     FiniteLoss().on_train_batch_end(None, None, {"loss": torch.tensor(3.0)}, None, 0)
 
 
+def test_weights_that_are_no_numbers_do_not_reach_a_checkpoint() -> None:
+    trainer = SimpleNamespace(current_epoch=0, global_step=4)
+    model = torch.nn.Linear(2, 2)
+    FiniteLoss().on_save_checkpoint(trainer, model, {})
+    with torch.no_grad():
+        model.bias[1] = float("inf")
+    with pytest.raises(UserError, match=r"bias among them, in epoch 1, after step 4\. The checkpoints of earlier"):
+        FiniteLoss().on_save_checkpoint(trainer, model, {})
+
+
 def test_a_learning_rate_that_has_fallen_far_enough_stops_the_run() -> None:
     for rate, step, stops in ((2e-5, 9, False), (1e-5, 9, True), (5e-6, 9, True), (5e-6, 0, False)):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)

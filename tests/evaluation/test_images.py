@@ -86,13 +86,21 @@ def test_rows_of_a_rollout_sum_to_one():
     assert rollout([layers[0].bfloat16()]).dtype == torch.float32
 
 
+def test_a_rollout_of_the_first_queries_alone_is_the_first_rows_of_the_whole():
+    layers = [torch.rand(2, 3, 5, 5) for _ in range(3)]
+    torch.testing.assert_close(rollout([*layers[:-1], layers[-1][:, :, :2]]), rollout(layers)[:, :2])
+    torch.testing.assert_close(rollout([layers[0][:, :, :1]]), rollout([layers[0]])[:, :1])
+
+
 def test_rollout_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="at least one layer"):
         rollout([])
     with pytest.raises(ValueError, match=r"\(1, 1, 3, 3\), \(1, 1, 4, 4\)"):
         rollout([torch.ones(1, 1, 3, 3), torch.ones(1, 1, 4, 4)])
     with pytest.raises(ValueError, match="self-attention"):
-        rollout([torch.ones(1, 2, 3, 4)])
+        rollout([torch.ones(1, 2, 4, 3)])
+    with pytest.raises(ValueError, match="self-attention"):
+        rollout([torch.ones(1, 2, 1, 3), torch.ones(1, 2, 3, 3)])
     with pytest.raises(ValueError, match="self-attention"):
         rollout([torch.ones(3, 3)])
 

@@ -19,6 +19,8 @@ def check(*overrides):
         ("seed=4294967296", "a whole number from 0 to 4294967295"),
         ("maps=-3", "a whole number of 0 or more"),
         ("search.beam=0", "a whole number of 1 or more"),
+        ("search.alpha=1000", "a number from -10 to 10"),
+        ("search.alpha=nan", "a number from -10 to 10"),
         ("search.draws=0", "a whole number of 1 or more"),
         ("task.patience=-1", "a whole number of 0 or more"),
         ("trainer.max_epochs=abc", "a whole number of 1 or more"),

@@ -103,6 +103,14 @@ def test_the_teacher_forced_run_equals_the_search_s_steps_in_every_deterministic
         torch.testing.assert_close(candidates.weights[MASK], weights[MASK], msg=mode)
 
 
+@every_model
+def test_every_width_may_be_another(decoder, estimator):
+    seq2seq = model(decoder, estimator, embedding=3, encoder_size=4, decoder_size=5, readout_size=7, tie_output=False)
+    scored, candidates = seq2seq.train()(SOURCE, TARGET_IN, TARGET)
+    seq2seq.objective(scored, candidates, MASK).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in seq2seq.parameters() if parameter.grad is not None)
+
+
 @every_decoder
 def test_sampled_steps_repeat_under_a_seed_and_read_one_position(decoder):
     seq2seq = model(decoder, ESTIMATORS["reinforce"]).eval()

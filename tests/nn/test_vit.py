@@ -153,13 +153,28 @@ def test_a_test_mode_leaves_the_soft_layers_as_they_are(mode):
 
 def test_the_probability_of_all_draws_is_credited_once():
     """Log-probabilities over layers, heads and queries add up to that of what was drawn."""
-    model = vit(mechanism(partial(Reinforce, LeaveOneOut, 2)), depth=1).train()
+    model = vit(mechanism(partial(Reinforce, LeaveOneOut, 2)), depth=2).train()
     seen = []
-    model.blocks[0].attention.attention.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    for block in model.blocks:
+        block.attention.attention.register_forward_hook(lambda module, inputs, output: seen.append(output))
     candidates = model(IMAGES)[1]
-    chosen = seen[0].weights.gather(-1, seen[0].positions[0].unsqueeze(-1)).log().sum((1, 2, 3))
-    torch.testing.assert_close(candidates.log_probs.flatten(), chosen)
-    assert seen[0].positions.shape == (1, 2 * B, 2, 7)
+    chosen = [layer.weights.gather(-1, layer.positions[0].unsqueeze(-1)).log().sum((1, 2, 3)) for layer in seen]
+    torch.testing.assert_close(candidates.log_probs.flatten(), sum(chosen))
+    # behind the last block the class token alone is read, and the others draw nothing
+    assert [layer.positions.shape for layer in seen] == [(1, 2 * B, 2, 7), (1, 2 * B, 2, 1)]
+    torch.testing.assert_close(
+        candidates.entropies.flatten(), torch.stack([layer.entropy().mean((1, 2)) for layer in seen]).mean(0)
+    )
+
+
+@pytest.mark.parametrize("pooling", [ClassToken, AttentionPooling])
+def test_what_is_not_read_behind_the_last_block_changes_nothing(pooling):
+    model = vit(pooling=pooling).eval()
+    tokens = pooling.begin(model.pooling, model.stem(IMAGES) + model.positions())
+    for block in model.blocks:
+        tokens, _ = block(tokens)
+    features, _ = model.pooling(model.norm(tokens), follow=False, maps=False)
+    torch.testing.assert_close(model(IMAGES)[0], model.readout(features))
 
 
 class Forced:
@@ -325,9 +340,28 @@ def test_mistakes_are_refused_with_a_sentence(make, says):
         make()
 
 
-def test_a_view_coarser_than_the_patches_is_refused():
-    with pytest.raises(ValueError, match=r"model.coarse=3 must lie between 1 and the side of a patch, 2 pixels"):
-        glimpse(coarse=3)
+def test_a_view_that_does_not_divide_the_patches_is_refused():
+    for coarse, said in (
+        (3, r"model.coarse=3 does not divide the side of a patch, 2 pixels"),
+        (0, r"model.coarse=0 must be 1 or more"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            glimpse(coarse=coarse)
+
+
+@pytest.mark.parametrize("build", [vit, glimpse])
+def test_a_model_without_blocks_is_refused(build):
+    with pytest.raises(ValueError, match=r"model.depth=0 must be 1 or more"):
+        build(depth=0)
+
+
+def test_the_maps_of_a_glimpse_model_are_of_every_glimpse():
+    model = glimpse().eval()
+    maps = model.maps(IMAGES)["policy"]
+    assert maps.shape == (B, 1, model.policy.queries.shape[0], 6)
+    chosen = model.chosen(IMAGES)
+    assert torch.equal(maps[:, 0].argmax(-1), chosen)  # read by argmax
+    assert maps[:, 0, 1].gather(1, chosen[:, :1]).abs().max() == 0  # which is not chosen again
 
 
 def test_a_grid_has_rows_and_columns():

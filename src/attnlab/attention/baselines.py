@@ -122,7 +122,8 @@ class SoftContext(_Compared):
 class Learned(Baseline):
     """A value head on the query, b_t = w^T tanh(W q_t), fitted to the rewards (Mnih and Gregor 2014, section 2.3).
 
-    Its gradient stops at the query.
+    Its gradient stops at the query. Where that is a parameter, as in an attention pooling and a glimpse model, it is
+    the same for all inputs, and no more than a mean that follows the rewards.
 
     Args:
         size: width of the hidden layer.

@@ -19,7 +19,8 @@ class Objective(NamedTuple):
 
     Attributes:
         loss: scalar to minimise, in nats per target token; its value need not be a likelihood.
-        metrics: detached scalars by name; `nll` is always there, in nats per target token.
+        metrics: detached scalars by name; `nll` is always there, in nats per target token, of smoothed targets where
+            labels are smoothed.
     """
 
     loss: Tensor

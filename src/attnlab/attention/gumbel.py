@@ -63,7 +63,8 @@ class GumbelSoftmax(Estimator):
     def _draw(self, weights: Tensor, values: Tensor, samples: int) -> Candidates:
         noise = -torch.empty(samples, *weights.shape, dtype=weights.dtype, device=weights.device).exponential_().log()
         relaxed = ((log_weights_of(weights) + noise) / self.temperature).softmax(-1)
-        contexts = relaxed.to(values.dtype) @ values
+        # straight through, the values' gradient is that of what is read; the relaxed draw has the weights' alone
+        contexts = relaxed.to(values.dtype) @ (values.detach() if self.straight_through else values)
         positions = None
         if self.straight_through:
             positions = relaxed.argmax(-1)

@@ -55,7 +55,8 @@ _passed: "deque[tuple[weakref.ReferenceType[Tensor], int]]" = deque(maxlen=4)
 def refuse_empty_rows(mask: Tensor | None) -> None:
     """Raises a ValueError if a row of the mask [..., S] allows no position.
 
-    A mask that was looked at lately is not looked at again: in every step of a loop, a GPU would be waited for.
+    A mask that was looked at lately is not looked at again: in every step of a loop, a GPU would be waited for. One
+    that was changed since is, but for those made in inference mode, which do not tell of it.
     """
     tracing = torch.compiler.is_compiling()
     if mask is None or (not tracing and torch._C._functorch.is_batchedtensor(mask)):  # of those one cannot say it
@@ -176,7 +177,9 @@ class LocalPredictive(Normalizer):
     def normalize(self, scores: Tensor, mask: Tensor | None, query: Tensor | None, start: int) -> Tensor:
         assert query is not None
         allowed, positions = _allowed(scores, mask)
-        centers = _last(allowed) * self.predict(query).sigmoid().to(scores.dtype)  # [..., T, 1]
+        with torch.autocast(query.device.type, enabled=False):  # bfloat16 has no room for positions of a long source
+            predicted = self.predict(query.to(torch.promote_types(query.dtype, torch.float32)))
+        centers = _last(allowed) * predicted.sigmoid().to(scores.dtype)  # [..., T, 1]
         offsets = (positions - centers) / (self.window / 2)
         return _softmax(scores - offsets.square() / 2, _window(allowed, positions, centers, self.window))
 

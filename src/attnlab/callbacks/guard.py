@@ -9,9 +9,15 @@ import torch
 
 from attnlab.errors import UserError
 
+_MEND = (
+    "The checkpoints of earlier epochs are kept. Lower optimizer.lr or trainer.gradient_clip_val, or train with "
+    "trainer.precision=32-true."
+)
+
 
 class FiniteLoss(pl.Callback):
-    """Raises a UserError at the first loss that is NaN or infinite, before it can reach a checkpoint."""
+    """Raises a UserError at the first loss that is NaN or infinite, and where weights that are would be saved: those of
+    the step behind the last finite loss."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -19,8 +25,17 @@ class FiniteLoss(pl.Callback):
         if not bool(torch.isfinite(outputs["loss"])):
             raise UserError(
                 f"The training loss became {float(outputs['loss'])} in epoch {trainer.current_epoch + 1}, step "
-                f"{trainer.global_step}. The checkpoints of earlier epochs are kept. Lower optimizer.lr or "
-                "trainer.gradient_clip_val, or train with trainer.precision=32-true."
+                f"{trainer.global_step}. {_MEND}"
+            )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        bad = next((name for name, value in pl_module.named_parameters() if not bool(value.isfinite().all())), None)
+        if bad is not None:
+            raise UserError(
+                f"Weights are no longer finite, {bad} among them, in epoch {trainer.current_epoch + 1}, after step "
+                f"{trainer.global_step}. {_MEND}"
             )
 
 

@@ -41,7 +41,8 @@ def rollout(layers: Sequence[Tensor]) -> Tensor:
     """Attention rollout: what each output position receives from each input position through all layers.
 
     layers: the attention of each layer, the first one first: [B, H, T, T], query by key; the number of heads may
-    differ. Returns [B, T, T] with rows that sum to 1, in single precision or better.
+    differ, and the last one may have fewer queries, the first R. Returns [B, R, T] with rows that sum to 1, in single
+    precision or better.
 
     Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", §3: Ã_l = A_l Ã_(l-1) with
     A_l = ½ W_l + ½ I. W_l is the mean over the heads, and ½ I the residual connection; the rows are normalised,
@@ -50,15 +51,16 @@ def rollout(layers: Sequence[Tensor]) -> Tensor:
     if not layers:
         raise ValueError("A rollout goes through at least one layer; there is none.")
     shape = layers[0].shape
-    if any(w.dim() != 4 or w.shape[0] != shape[0] or w.shape[2:] != (shape[-1], shape[-1]) for w in layers):
+    fits = all(w.dim() == 4 and w.shape[0] == shape[0] and w.shape[-1] == shape[-1] for w in layers)
+    if not fits or any(w.shape[2] != shape[-1] for w in layers[:-1]) or layers[-1].shape[2] > shape[-1]:
         raise ValueError(
-            f"A rollout goes through layers of self-attention [B, H, T, T] over the same positions; the shapes are "
-            f"{', '.join(str(tuple(weights.shape)) for weights in layers)}."
+            "A rollout goes through layers of self-attention [B, H, T, T] over the same positions; the last may "
+            f"have fewer queries; the shapes are {', '.join(str(tuple(weights.shape)) for weights in layers)}."
         )
     flow = None
     for weights in layers:
         heads = weights.to(torch.promote_types(weights.dtype, torch.float32)).mean(dim=1)
-        mixed = 0.5 * heads + 0.5 * torch.eye(shape[-1], device=heads.device, dtype=heads.dtype)
+        mixed = 0.5 * heads + 0.5 * torch.eye(*heads.shape[-2:], device=heads.device, dtype=heads.dtype)
         mixed = mixed / mixed.sum(dim=-1, keepdim=True)
         flow = mixed if flow is None else mixed @ flow
     return flow

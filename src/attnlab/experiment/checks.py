@@ -37,6 +37,7 @@ class _Range(NamedTuple):
 _RANGES = {
     "seed": _Range(0, 2**32 - 1),
     "maps": _Range(0),
+    "search.alpha": _Range(-10, 10, kind=int | float),
     "search.beam": _Range(1),
     "search.draws": _Range(1),
     "task.patience": _Range(0),

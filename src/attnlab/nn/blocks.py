@@ -88,10 +88,24 @@ class EncoderBlock(nn.Module):
         self.feed = FeedForward(size, hidden, dropout)
         self.branch = nn.Sequential(Dropout(dropout), StochasticDepth(depth_dropout))
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None, maps: bool = False) -> tuple[Tensor, Candidates]:
-        """Tokens [N, S, D] under a mask broadcastable to [N, H, S, S]: new tokens, and the candidates of the heads."""
-        queries, memory = self.attention.project(self.attention_norm(tokens), mask)
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, *, maps: bool = False, first: int | None = None
+    ) -> tuple[Tensor, Candidates]:
+        """One block.
+
+        Args:
+            tokens: [N, S, D].
+            mask: bool, broadcastable to [N, H, S, S], which of the tokens each may see.
+            maps: whether the weights are asked for.
+            first: the number T of leading tokens that are read behind this block, all by default; what the others
+                would become is not computed, and they draw nothing.
+
+        Returns:
+            new tokens [N, T, D], and the candidates of the heads.
+        """
+        queries, memory = self.attention.project(self.attention_norm(tokens), mask, first)
         contexts, candidates = self.attention.read(queries, memory, maps=maps)
+        tokens = tokens[:, :first]
         half = self.feed.behind(self.attention.out, self.feed_norm)
         if not self.training and feeds_in_place(tokens, contexts[0], half):
             return feed_half(tokens, contexts[0], half), candidates

@@ -48,7 +48,7 @@ class ImageClassifier(nn.Module, ABC):
 
     @abstractmethod
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """The attention weights [B, H, T, S] by name of the layer, in evaluation."""
+        """The attention weights [B, H, T, S] of what is read, by name of the layer, in evaluation."""
 
     def chosen(self, images: Tensor) -> Tensor | None:
         """The only patches that are read, long [B, k], in the order of their choice; None where all are. In

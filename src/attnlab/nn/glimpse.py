@@ -100,7 +100,7 @@ class GlimpseViT(ImageClassifier):
         width: int, classes: int, patch: int = 6, glimpses: int = 12, coarse: int = 2, policy: int = 32, size: int = 64,
         depth: int = 2, heads: int = 4, hidden: int = 128, dropout: float = 0.1,
     ) -> None:  # fmt: skip
-        at_least_one(size=size)
+        at_least_one(size=size, depth=depth, coarse=coarse)
         rows, columns = grid(height, width, patch)
         if not 1 <= glimpses <= rows * columns:
             raise ValueError(
@@ -116,8 +116,11 @@ class GlimpseViT(ImageClassifier):
                 "attention=gumbel."
             )
         super().__init__(estimator, (rows, columns), size, classes)
-        if not 1 <= coarse <= patch:
-            raise ValueError(f"model.coarse={coarse} must lie between 1 and the side of a patch, {patch} pixels.")
+        if patch % coarse:
+            raise ValueError(
+                f"model.coarse={coarse} does not divide the side of a patch, {patch} pixels, so that the policy would "
+                "see parts of several patches as one; choose one of its divisors."
+            )
         self.variant_names = ("policy",)
         self.patch = patch
         self.policy = chooser
@@ -145,8 +148,8 @@ class GlimpseViT(ImageClassifier):
         pixels, places = read[..., : self.embed.in_features], read[..., self.embed.in_features :]
         tokens = torch.cat([self.token.expand(len(read), 1, -1), self.embed(pixels) + places], 1)
         tokens = self.dropout(tokens)
-        for block in self.blocks:
-            tokens, _ = block(tokens)
+        for number, block in enumerate(self.blocks):
+            tokens, _ = block(tokens, first=1 if number == len(self.blocks) - 1 else None)
         scored = self.readout(self.norm(tokens[:, 0]))
         return scored.view(copies, len(images), -1), credit([_with_heads(record) for record in records], copies)
 
@@ -161,8 +164,8 @@ class GlimpseViT(ImageClassifier):
 
     @torch.no_grad()
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        first = self.policy(images, self._offers(images), 1)[0]
-        return {"policy": first.weights.unsqueeze(1)}  # before the first glimpse
+        records = self.policy(images, self._offers(images), 1)
+        return {"policy": torch.cat([record.weights for record in records], 1).unsqueeze(1)}  # of each glimpse
 
 
 def _positions(records: list[Candidates]) -> Tensor:

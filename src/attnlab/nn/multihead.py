@@ -54,8 +54,11 @@ class MultiHeadAttention(nn.Module):
         keys, values = (self._split(part) for part in chunk(self.key_value(source), 2))
         return self.attention.prepare(values, mask, keys=keys)
 
-    def project(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """The queries [N, H, T, D / H] of inputs [N, T, D] and what attention reads of the same inputs."""
+    def project(self, inputs: Tensor, mask: Tensor | None = None, first: int | None = None) -> tuple[Tensor, Memory]:
+        """The queries [N, H, T, D / H] of inputs [N, S, D] and what attention reads of the same inputs; T = S, or the
+        number of the first that query."""
+        if first is not None:
+            return self._split(self.query(inputs[:, :first])), self.prepare(inputs, mask)
         parts = chunk(side_by_side(inputs, self.query, self.key_value), 3)
         queries, keys, values = (self._split(part) for part in parts)
         return queries, self.attention.prepare(values, mask, keys=keys)

@@ -93,7 +93,7 @@ class VocabularyReadout(nn.Module):
             targets: long [B, T].
             mask: bool [B, T], True at real target positions.
             smoothing: label smoothing s; the result is then (1 - s) log p(y) + s mean_v log p(v)
-                (Szegedy et al. 2016).
+                (Szegedy et al. 2016), for each candidate: an estimator that marginalises mixes what is smoothed.
 
         Returns:
             [K, B, T] in float32 or wider.

@@ -166,7 +166,7 @@ class RNNSeq2Seq(Seq2Seq):
         )  # fmt: skip
         self.readout = VocabularyReadout(wide, target_vocabulary, self.target_embedding if tie_output else None)
         guided = self.decoder.attention.estimator.guided
-        self.guide = InferenceNetwork(cell, embedding, embedding, encoder_size) if guided else None
+        self.guide = InferenceNetwork(cell, embedding, wide, encoder_size) if guided else None
         self.chunk = chunk
 
     @property

@@ -21,6 +21,7 @@ class Pooling(nn.Module, ABC):
 
     Attributes:
         leading: number of tokens that it puts before those of the patches.
+        first: number of the first of the last tokens that it reads; None where it reads all.
         attention: its attention; None where it has none of its own.
 
     Args:
@@ -29,6 +30,7 @@ class Pooling(nn.Module, ABC):
     """
 
     leading: int = 0
+    first: int | None = None
 
     def __init__(self, attention: AttentionFactory, size: int) -> None:
         super().__init__()
@@ -47,6 +49,7 @@ class ClassToken(Pooling):
     """A learned token that attends with the others and is read at the end (Dosovitskiy et al. 2021, equation 4)."""
 
     leading = 1
+    first = 1
 
     def __init__(self, attention: AttentionFactory, size: int) -> None:
         super().__init__(attention, size)
@@ -121,7 +124,7 @@ class ViT(ImageClassifier):
         size: int = 64, depth: int = 2, heads: int = 4, hidden: int = 128, dropout: float = 0.1,
         depth_dropout: float = 0.0, variant_layers: str | Sequence[int] = "all",
     ) -> None:  # fmt: skip
-        at_least_one(size=size)
+        at_least_one(size=size, depth=depth)
         variants = _numbers(variant_layers, depth)
         rates = [depth_dropout * number / max(1, depth - 1) for number in range(depth)]
         blocks = [
@@ -176,7 +179,8 @@ class ViT(ImageClassifier):
         for number, block in enumerate(self.blocks):
             if number == first:
                 tokens = tokens.repeat(copies, 1, 1)
-            tokens, candidates = block(tokens, maps=maps)
+            last = number == len(self.blocks) - 1
+            tokens, candidates = block(tokens, maps=maps, first=self.pooling.first if last else None)
             records.append(candidates)
         features, pooled = self.pooling(self.norm(tokens), bool(self.variants), maps)
         return self.readout(features).view(-1, len(images), self.classifier.out_features), records, pooled

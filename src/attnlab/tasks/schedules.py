@@ -21,7 +21,8 @@ def make_schedule(
 class OneCycle(LambdaLR):
     """Up from lr/25 to lr on a cosine over the first part of the run, down to lr/1e4 over the rest.
 
-    The cycle of Smith and Topin 2019, as torch's OneCycleLR draws it; past the last step it stays where it ended.
+    The cycle of Smith and Topin 2019, in the form of torch's OneCycleLR, which ends at lr/250,000; past the last step
+    it stays where it ended.
 
     Args:
         optimizer: its `lr` is the peak.

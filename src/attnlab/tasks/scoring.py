@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import mean, stdev
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -60,7 +60,7 @@ def _spread(draws: list[Found]) -> Found:
     metrics: dict[str, float] = {}
     for name in draws[0].metrics:
         values = [draw.metrics[name] for draw in draws]
-        metrics |= {name: mean(values), f"{name}_sd": stdev(values)}
+        metrics |= {name: float(np.mean(values)), f"{name}_sd": float(np.std(values, ddof=1))}
     if "best_shift" in metrics:  # a place, not a quantity
         metrics["best_shift"] = draws[0].metrics["best_shift"]
         del metrics["best_shift_sd"]

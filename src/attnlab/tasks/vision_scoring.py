@@ -31,8 +31,9 @@ def score(task: VisionTask, data: ImageData, split: str) -> VisionOutcome:
     """Scores one split in the test mode that is set.
 
     Metrics: `loss` (nats an image), `accuracy` and `top5` (percent), `calibration_error` (expected, percent), `entropy`
-    (of the variant, nats, mean over layers, heads and queries), `images_per_second`, and where the corpus has boxes
-    `inside`, the percent of attention that lies in them, and `inside_chance`, their share of the image.
+    (of the variant, nats, mean over layers, heads and the queries that are read), `images_per_second`, and where the
+    corpus has boxes `inside`, the percent of attention that lies in them, and `inside_chance`, the boxes' share of the
+    image.
     """
     task.eval()
     rows = data.splits[split]

@@ -148,7 +148,9 @@ def draw_attention(
         row = layer[..., 0, :] if model.leading else layer.mean(-2)
         return to_grid(row, rows, columns, model.leading)
 
-    blocks = [layer for name, layer in weights.items() if name != "pooling"]
+    flow = rollout([layer for name, layer in weights.items() if name != "pooling"])
+    if "pooling" in weights:
+        flow = weights["pooling"].mean(1).to(flow.dtype) @ flow
     maps = {name: read(layer[0]) for name, layer in weights.items()}
-    draw_maps(path, picture, maps, read(rollout(blocks)[0]), title)
+    draw_maps(path, picture, maps, read(flow[0]), title)
     return focused
