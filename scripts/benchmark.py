@@ -4,7 +4,7 @@
 Each section is a subcommand with options of its own; `python scripts/benchmark.py SECTION --help` lists them.
 
 A measurement during which other processes kept this one from the processor for more than 3 % of the time (Linux's
-/proc/pressure/cpu) is void and taken again; a row that stays void says so.
+/proc/pressure/cpu) is void, and says so in its row; sections that measure in turns take it again first.
 
 Sections with --device measure on an NVIDIA GPU where torch finds one; the others on the processor.
 

@@ -21,12 +21,12 @@ RUN = (
 )  # fmt: skip
 
 
-def command(folder: Path) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *RUN, f"run_dir={folder}"]
+def command(folder: Path, *more: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *RUN, *more, f"run_dir={folder}"]
 
 
-def finish(folder: Path) -> dict:
-    ended = warm.run_text(command(folder)[1:], cwd=ROOT)
+def finish(folder: Path, *more: str) -> dict:
+    ended = warm.run_text(command(folder, *more)[1:], cwd=ROOT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads((folder / "metrics.json").read_text())
     return {
@@ -68,6 +68,45 @@ def test_a_killed_run_ends_as_if_it_had_not_been(whole, tmp_path, sent, epochs, 
     ]
     for mine, other in zip(*rows, strict=True):
         assert mine | {"seconds": 0} == other | {"seconds": 0}
+
+
+def test_a_run_that_stopped_early_and_was_not_tested_trains_no_more(tmp_path):
+    folder = tmp_path / "run"
+    early = ("task.patience=0", "optimizer.lr=1e-9", "trainer.max_epochs=5")
+    before = finish(folder, *early)
+    curves = (folder / "curves.jsonl").read_bytes()
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))
+    assert finish(folder, *early) == before
+    assert (folder / "curves.jsonl").read_bytes() == curves
+    assert len(curves.splitlines()) == 2
+    again = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (again["epoch"], again["global_step"]) == (last["epoch"], last["global_step"])
+
+
+def test_sigterm_before_the_training_interrupts_the_run_too(tmp_path):
+    folder = tmp_path / "run"
+    process = warm.start(command(folder)[1:], cwd=ROOT)
+    begun = time.monotonic()
+    while not (folder / "status.json").is_file():
+        assert time.monotonic() - begun < 60
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 130
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+
+
+def test_a_run_does_not_go_on_with_other_data(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    status = json.loads((folder / "status.json").read_text())
+    assert status["corpus"]
+    (folder / "status.json").write_text(json.dumps(status | {"state": "interrupted", "corpus": "another"}))
+    ended = warm.run_text(command(folder)[1:], cwd=ROOT)
+    assert ended.returncode == 1
+    assert "The data have changed since the run in" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_truncated_checkpoint_is_a_sentence(whole, tmp_path):

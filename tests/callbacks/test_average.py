@@ -44,3 +44,14 @@ def test_the_average_follows_its_recurrence():
 
 def test_a_slow_average_of_a_few_steps_is_of_these_and_not_of_the_initial_weights():
     assert 1 < train(0.9999) < STEPS
+
+
+def test_the_average_of_doubles_is_taken():
+    module = Counter()
+    module.weight.data = module.weight.data.float()
+    pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, precision="64-true", callbacks=[MovingAverage(DECAY)],
+    ).fit(module, DataLoader(range(STEPS)))  # fmt: skip
+    assert module.weight.dtype == torch.float64
+    assert 0 < module.weight.item() < STEPS

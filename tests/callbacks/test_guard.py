@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate, StopAtOnce
+from attnlab.callbacks.guard import FiniteLoss, Patience, StopAtLearningRate, StopAtOnce
 from attnlab.errors import UserError
 
 
@@ -35,7 +35,17 @@ def test_a_learning_rate_that_has_fallen_far_enough_stops_the_run() -> None:
     for rate, step, stops in ((2e-5, 9, False), (1e-5, 9, True), (5e-6, 9, True), (5e-6, 0, False)):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
         trainer = SimpleNamespace(optimizers=[optimizer], should_stop=False, global_step=step)
-        StopAtLearningRate(1e-5).on_validation_end(trainer, None)
+        for hook in ("on_validation_end", "on_train_start"):  # and a run that goes on from there
+            trainer.should_stop = False
+            getattr(StopAtLearningRate(1e-5), hook)(trainer, None)
+            assert trainer.should_stop == stops
+
+
+def test_a_run_that_has_lost_its_patience_does_not_go_on() -> None:
+    for patience, waited, stops in ((0, 0, False), (0, 1, True), (2, 1, False), (2, 2, True)):
+        trainer, found = SimpleNamespace(should_stop=False), Patience("val/loss", patience=patience)
+        found.load_state_dict(found.state_dict() | {"wait_count": waited})
+        found.on_train_start(trainer, None)
         assert trainer.should_stop == stops
 
 

@@ -53,6 +53,16 @@ def test_a_folder_gives_three_splits_with_our_column_names(tmp_path):
     assert not datasets.are_progress_bars_disabled()
 
 
+def test_a_file_that_changed_and_kept_its_time_is_read_anew(tmp_path):
+    folder = full(tmp_path / "pairs")
+    assert load(folder)["train"]["target"][0] == "Ein Mann."
+    file = folder / "train.jsonl"
+    then = file.stat().st_mtime_ns
+    file.write_text(file.read_text().replace("Ein Mann.", "Kein Mann"))
+    os.utime(file, ns=(then, then))
+    assert load(folder)["train"]["target"][0] == "Kein Mann"
+
+
 def test_columns_may_have_each_others_names(tmp_path):
     folder = full(tmp_path / "pairs", [{"source": "a", "target": "b"}])
     assert load(folder, "target", "source")["train"][0] == {"source": "b", "target": "a"}
@@ -124,7 +134,7 @@ def test_an_empty_split(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"not one row.*validation"):
         load(tmp_path)
     empty = datasets.Dataset.from_list(PAIRS).select([])  # as another version of the library may read it
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: dict.fromkeys(SPLITS, empty))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: dict.fromkeys(SPLITS, empty))
     with pytest.raises(UserError, match=r"'train'.*not one row"):
         load(tmp_path)
 

@@ -556,7 +556,7 @@ def test_mistakes_are_explained(tmp_path, splits, options, message):
 
 def test_an_empty_split(tmp_path, monkeypatch):
     rows = datasets.Dataset.from_dict({"image": [], "label": []})
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: dict.fromkeys(SPLITS, rows))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: dict.fromkeys(SPLITS, rows))
     (tmp_path / "train.parquet").touch()
     with pytest.raises(UserError, match=r"the split 'train'.*not one row"):
         prepared(tmp_path)

@@ -34,6 +34,30 @@ def test_a_failure_keeps_its_reason_and_only_a_bug_its_traceback(tmp_path: Path)
     assert "ZeroDivisionError" in json.loads((tmp_path / "status.json").read_text())["traceback"]
 
 
+def test_another_corpus_is_refused_where_there_is_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    for corpus in ("one", "another", None):
+        record = RunRecord(tmp_path, {"a": 1})
+        record.begin([], {})
+        record.keep_identity(corpus)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    for corpus in ("one", "one", None):  # the last one cannot be known
+        record = RunRecord(tmp_path, {"a": 1})
+        record.begin([], {})
+        record.keep_identity(corpus)
+    record.keep_identity("one")
+    with pytest.raises(UserError, match="The data have changed since the run in"):
+        RunRecord(tmp_path, {"a": 1}).keep_identity("another")
+
+
+@pytest.mark.parametrize("content", [None, "{", b"\xff"])
+def test_metrics_that_cannot_be_read_are_a_sentence(tmp_path: Path, content: str | bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "metrics.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=r"has finished, but .*metrics\.json cannot be read"):
+        RunRecord(tmp_path, {}).read_metrics()
+
+
 def test_another_config_is_refused_and_named(tmp_path: Path) -> None:
     RunRecord(tmp_path, CONFIG).begin([], {})
     with pytest.raises(UserError, match=r"model.size: 3 there, 4 here"):

@@ -126,6 +126,18 @@ def test_curves_and_maps_are_optional(fabricate, tmp_path):
     assert run.curves == run.attention == ()
 
 
+def test_choices_of_attention_and_links_are_searched_too(fabricate, tmp_path):
+    folder = tmp_path / "sweep"
+    for score in ("dot", "general"):
+        finished(fabricate, folder / "attention" / f"score={score}" / "seed=1")
+    finished(fabricate, tmp_path / "elsewhere")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "around").symlink_to(folder)
+    runs, problems = read_runs(folder)
+    assert [run.name for run in runs] == ["attention/score=dot/seed=1", "attention/score=general/seed=1", "link"]
+    assert not problems
+
+
 def test_bytes_that_are_not_utf8_are_a_sentence(fabricate, tmp_path):
     (finished(fabricate, tmp_path / "a") / "predictions.jsonl").write_bytes(b"\xff\xfe")
     assert "cannot be read" in problems_of(tmp_path)["a"].sentence

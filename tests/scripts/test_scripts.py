@@ -291,19 +291,21 @@ def test_a_table_with_other_settings_is_a_part(monkeypatch, tmp_path: Path, caps
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     monkeypatch.setattr(reproduce, "run", lambda table, row, seed, overrides: {"row": row, "seed": seed})
     monkeypatch.setattr(reproduce, "markdown", lambda table, results: "")
-    for overrides, written in ((["trainer.max_epochs=1"], False), (["data.path=a=b"], True)):
-        monkeypatch.setattr(sys, "argv", ["reproduce.py", "multi30k", "--seeds", "1,2", *overrides])
+    parts = (["trainer.max_epochs=1"], ["--seeds", "1,2"], ["--rows", "scaled"])
+    for given, written in (*((part, False) for part in parts), (["data.path=a=b"], True)):
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", "digits", *given])
         assert reproduce.main() == 0
-        assert reproduce.kept("multi30k").exists() == written
+        assert reproduce.kept("digits").exists() == written
         assert ("Not written to" in capsys.readouterr().out) != written
-    found = json.loads(reproduce.kept("multi30k").read_text())["runs"]
+    found = json.loads(reproduce.kept("digits").read_text())["runs"]
     assert [(run["row"], run["seed"]) for run in found] == [
-        (row, seed) for row in ("bahdanau", "transformer") for seed in (1, 2)
+        (row, seed) for row in reproduce.TABLES["digits"]["rows"] for seed in (1, 2, 3)
     ]
 
 
 def test_mistakes_with_a_table_are_told_before_a_row_is_trained(tmp_path: Path) -> None:
     assert "'a' is not a whole number" in complaint("reproduce.py", "digits", "--seeds", "1,a", code=2)
+    assert "1,2,1 has a seed twice" in complaint("reproduce.py", "digits", "--seeds", "1,2,1", code=2)
     assert "Is a directory" in complaint("reproduce.py", "digits", "--json", tmp_path)
 
 

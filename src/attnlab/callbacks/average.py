@@ -28,6 +28,6 @@ class MovingAverage(WeightAveraging):
         def blend(averages: Iterable[Tensor], weights: Iterable[Tensor], count: Tensor) -> None:
             steps = int(count)  # once a step: on an accelerator it waits for the device
             for average, weight in zip(averages, weights, strict=True):
-                average.lerp_(weight, 1 - min(decay, (1 + steps) / (10 + steps)))
+                average.lerp_(weight.to(average.dtype), 1 - min(decay, (1 + steps) / (10 + steps)))
 
         super().__init__(use_buffers=False, multi_avg_fn=blend)

@@ -43,12 +43,14 @@ class Curves(pl.Callback):
 
     Attributes:
         rows: the lines.
+        validated: the optimizer steps up to the last validation.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self.rows: list[dict[str, Any]] = []
+        self.validated = 0
         self._before = 0.0
         self._start: float | None = None
         self._of_line, self._of_log = Means(), Means()
@@ -56,7 +58,7 @@ class Curves(pl.Callback):
 
     @property
     def seconds(self) -> float:
-        """Of training so far, those before a resume included."""
+        """Of training so far, those before a resume included; of all of it once it has ended."""
         return self._before + (0.0 if self._start is None else time.perf_counter() - self._start)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,17 +80,25 @@ class Curves(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or self._start is None:
             return
+        self.validated = trainer.global_step
         found = trainer.callback_metrics | self._of_line.take()
         values = {name: round(float(value), 6) for name, value in sorted(found.items())}
         self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": round(self.seconds, 2)} | values)
         if trainer.is_global_zero:
             write_jsonl(self.path, self.rows)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._before, self._start = self.seconds, None
+
     def state_dict(self) -> dict[str, Any]:
         sums = {name: float(total) for name, total in self._of_line.sums.items()}
-        return {"rows": json.dumps(self.rows), "seconds": self.seconds, "sums": sums, "count": self._of_line.count}
+        return {
+            "rows": json.dumps(self.rows), "seconds": self.seconds, "sums": sums, "count": self._of_line.count,
+            "validated": self.validated,
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = json.loads(state_dict["rows"])
         self._before = state_dict["seconds"]
         self._of_line.sums, self._of_line.count = dict(state_dict.get("sums", {})), state_dict.get("count", 0)
+        self.validated = state_dict.get("validated", 0)

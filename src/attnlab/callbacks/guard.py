@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from attnlab.errors import UserError
 
@@ -39,13 +40,25 @@ class FiniteLoss(pl.Callback):
             )
 
 
+class Patience(EarlyStopping):
+    """Lightning's EarlyStopping, after which a run that goes on from its last checkpoint, to be tested, trains no
+    more."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wait_count and self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
 class StopAtLearningRate(pl.Callback):
     """Stops the training after the first epoch at a learning rate that has fallen to `least`, as by a schedule that
-    follows the validation loss."""
+    follows the validation loss; a run that goes on from its last checkpoint trains no more."""
 
     def __init__(self, least: float) -> None:
         super().__init__()
         self.least = least
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_validation_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step and all(

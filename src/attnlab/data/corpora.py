@@ -16,6 +16,7 @@ import socket
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -182,15 +183,11 @@ class HubCorpus(Corpus):
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
             return None
-        digest = hashlib.sha256(json.dumps([self.columns, self.splits, self.limit, self.name]).encode())
-        try:
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError:
-            return None  # reading it will say what is wrong
-        return digest.hexdigest()[:16]
+        content = _digest(folder)
+        if content is None:
+            return None
+        how = json.dumps([self.columns, self.splits, self.limit, self.name])
+        return hashlib.sha256(f"{how} {content}".encode()).hexdigest()[:16]
 
     def _load(self, wanted: Mapping[str, str]) -> "dict[str, datasets.Dataset]":
         with self.reading():
@@ -236,7 +233,9 @@ class HubCorpus(Corpus):
             if (folder / "dataset_dict.json").exists():
                 return _explained(_read_saved, f"The saved data set {folder} could not be read", folder)
             failing = f"The folder {folder} could not be read as a data set"
-            return _explained(datasets.load_dataset, failing, str(folder), self.name)
+            # the library tells files by their time alone, which a changed one may have kept
+            kept = Path(datasets.config.HF_DATASETS_CACHE) / f"attnlab-{_digest(folder)}"
+            return _explained(partial(datasets.load_dataset, cache_dir=str(kept)), failing, str(folder), self.name)
         if folder.exists():
             raise UserError(f"data.path={self.path} is a file: give the folder that holds it.")
         if not _HUB_ID.fullmatch(self.path):
@@ -276,6 +275,19 @@ class HubCorpus(Corpus):
             logger.warning(self.notes[split])
             rows = rows.select(np.flatnonzero(~blank))
         return rows.rename_columns({theirs: ours for ours, theirs in self.columns.items()})
+
+
+def _digest(folder: Path) -> str | None:
+    """Of the names and bytes of a folder's files; None if they cannot be read, which reading them will tell."""
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError:
+        return None
+    return digest.hexdigest()[:16]
 
 
 def _check_strings(rows: "datasets.Dataset", column: str, where: str) -> None:

@@ -101,7 +101,7 @@ def load_images(corpus: ImageCorpus, size: int | None = None, on_corrupt: str = 
             with contextlib.suppress(Exception):  # a damaged copy is made anew
                 return _read(folder)
         images = corpus.load(size, on_corrupt)
-        with contextlib.suppress(OSError):  # a cache that cannot be written is done without
+        with contextlib.suppress(OSError, UserError):  # a cache that cannot be written is done without
             _write(folder, images)
             return _read(folder)
     return images

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnlab.data.corpora import Corpus, cache_folder, from_spec
+from attnlab.data.corpora import SPLITS, Corpus, cache_folder, from_spec
 from attnlab.data.ragged import Ragged, RaggedWriter
 from attnlab.data.tokenizers import TextTokenizer, TokenizerPair, tag_symbols
 from attnlab.errors import UserError
@@ -206,7 +206,7 @@ def _read(
 ) -> tuple[TokenizerPair, dict[str, EncodedSplit]]:
     """What `_write` left: the ids stay on disk, and the text is not read until it is asked for, unless `rows` are."""
     splits = {}
-    for name in sorted(path.name.split(".")[0] for path in folder.glob("*.source.values.npy")):
+    for name in SPLITS:
         source, target = (Ragged.open(folder / f"{name}.{side}") for side in _SIDES)
         load = partial(corpus.load_split if rows is None else rows.__getitem__, name)
         splits[name] = EncodedSplit(load, source, target)

@@ -57,6 +57,7 @@ class RunRecord:
                 "Nothing was changed there; give another run_dir, or remove that directory."
             )
         self.before = before.get("state")
+        self._corpus = before.get("corpus")
         self.tracking_id: str = before.get("tracking_id") or uuid.uuid4().hex[:8]
 
     def _read_status(self) -> dict[str, Any]:
@@ -123,8 +124,24 @@ class RunRecord:
             "git": _git_revision(),
             "choices": choices,
             "tracking_id": self.tracking_id,
+            "corpus": self._corpus,
         }
         write_json(self.directory / "status.json", self.status)
+
+    def keep_identity(self, corpus: str | None) -> None:
+        """Notes the identity of the corpus, where it can be known.
+
+        Raises:
+            UserError: if there is a checkpoint to go on from, of a run with another corpus.
+        """
+        if self.last_checkpoint and self._corpus and corpus and corpus != self._corpus:
+            raise UserError(
+                f"The data have changed since the run in {self.directory} began, and it would go on with others; give "
+                "another run_dir, or put the data back."
+            )
+        if self.status:  # of several processes the first writes it
+            self.status["corpus"] = corpus
+            write_json(self.directory / "status.json", self.status)
 
     def end(self, state: str, error: BaseException | None = None) -> None:
         """Marks how the run ended: finished, failed or interrupted, with the reason."""
@@ -139,7 +156,14 @@ class RunRecord:
         write_json(self.directory / "metrics.json", metrics)
 
     def read_metrics(self) -> dict[str, Any]:
-        metrics: dict[str, Any] = json.loads((self.directory / "metrics.json").read_text())
+        path = self.directory / "metrics.json"
+        try:
+            metrics: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"The run in {self.directory} has finished, but {path} cannot be read ({error}); give another run_dir, "
+                "or remove that directory."
+            ) from error
         return metrics
 
 
@@ -176,9 +200,14 @@ def _now() -> str:
 
 
 def _git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, `+` for uncommitted changes; None elsewhere."""
+    """The revision of the checkout that this package runs from, `+` for uncommitted changes; None elsewhere, also
+    where it is installed within a repository of something else."""
     here = Path(__file__).resolve().parent
     try:
+        subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=here, capture_output=True, timeout=10,
+            check=True,
+        )  # fmt: skip
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
             cwd=here, capture_output=True, text=True, timeout=10, check=True,

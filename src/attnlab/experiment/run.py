@@ -8,6 +8,7 @@ them records its failure.
 
 import os
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,7 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any], p
         return 0
     if ranks.rank is None:
         return start(run, (config, overrides, choices), ranks.world, record)
-    if ranks.world > 1:
+    if threading.current_thread() is threading.main_thread():
         interruptible()
     if ranks.first:
         record.claim()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
@@ -21,7 +21,7 @@ from attnlab.callbacks.average import MovingAverage
 from attnlab.callbacks.curves import Curves
 from attnlab.callbacks.diagnostics import EstimatorDiagnostics
 from attnlab.callbacks.epochs import EpochSeeds, StepOnPlateau
-from attnlab.callbacks.guard import FiniteLoss, StopAtLearningRate, StopAtOnce
+from attnlab.callbacks.guard import FiniteLoss, Patience, StopAtLearningRate, StopAtOnce
 from attnlab.callbacks.progress import TrainingProgress
 from attnlab.callbacks.stop import StopInOrder
 from attnlab.errors import UserError
@@ -77,6 +77,7 @@ def train_and_test(
     directory = record.directory
     pl.seed_everything(config["seed"], verbose=False)
     data = build(config["data"])
+    record.keep_identity(data.corpus.identity())
     tracker.open()  # only now, since it would have a run that is refused sent
     resume = trainer.strategy.broadcast(record.last_checkpoint)
     _prepare(data, domain, directory, resume is not None, trainer)
@@ -92,21 +93,30 @@ def train_and_test(
     if not ranks.first:
         return
 
-    seconds = curves.rows[-1]["seconds"] if curves.rows else round(curves.seconds, 2)
     best = Path(checkpoint.best_model_path)
     if best.is_file():
         load_weights(task, best)
+    if later := trainer.global_step - curves.validated:
+        tested_weights = "those of the best validation before are tested" if best.is_file() else "they are tested"
+        console.print(f"The weights after the last {later:,} steps were not validated; {tested_weights}.")
     task.to(trainer.strategy.root_device)  # Lightning leaves it on the processor
     tested = domain.test(task, data, config, directory)
     metrics = named_metrics(tested.outcomes, "test", task.model.modes) | _best_validation(checkpoint)
+    for split in ("validation", "test"):
+        metrics[f"data/{split}_in_training"] = known = domain.known(data, split)
+        if known:
+            console.print(
+                f"Warning: {known:,} of the {len(data.splits[split]):,} {split} examples stand in the training split "
+                "too."
+            )
     metrics |= {
         "params": parameters,
-        "train/seconds": seconds,
+        "train/seconds": round(curves.seconds, 2),
         f"train/{task.unit}_per_second": progress.rate,
         "train/seconds_to_first_step": progress.first_step,
         "train/epochs": trainer.current_epoch,
         "train/peak_memory_mib": _peak_memory(trainer.strategy.root_device),
-        "selected_by": task.hparams["monitor"],
+        "selected_by": task.hparams["monitor"] if best.is_file() else None,
         "test_mode": next(iter(tested.outcomes)),
         "precision": trainer.precision,
         "task": config["task"]["name"],
@@ -178,7 +188,7 @@ def make_trainer(
     last = ModelCheckpoint(directory / "checkpoints", "last", **kept)
     stops: list[pl.Callback] = [
         # after a validation, for an epoch that trainer.max_steps cuts short has none
-        EarlyStopping(
+        Patience(
             monitor, mode=mode, patience=config["task"]["patience"], check_finite=False, check_on_train_epoch_end=False
         ),
         StepOnPlateau(),

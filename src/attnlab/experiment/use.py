@@ -112,13 +112,18 @@ def trained_on(run: TrainedRun, data: Any, split: str) -> int:
     from attnlab.experiment.domains import DOMAINS
 
     domain, before = DOMAINS[run.task.name], build(run.config["data"])
-    kinds = [(type(corpus), getattr(corpus, "path", None)) for corpus in (before.corpus, data.corpus)]
+    kinds = [(type(corpus), _place(getattr(corpus, "path", None))) for corpus in (before.corpus, data.corpus)]
     if split == "train" or kinds[0] != kinds[1]:
         return 0
     domain.restore(before, run.directory)
     before.prepare_split("train")
     known = set(domain.examples(before, "train"))
     return sum(example in known for example in domain.examples(data, split))
+
+
+def _place(path: str | None) -> str | None:
+    """Where a corpus lies, however it was spelled; an id on the Hub stays as it is."""
+    return str(Path(path).expanduser().resolve()) if path and Path(path).expanduser().exists() else path
 
 
 def load_config(directory: Path) -> dict[str, Any]:

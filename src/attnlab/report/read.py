@@ -114,10 +114,13 @@ def missing(folder: Path, asked: Mapping[Path, Sequence[Sequence[str]]]) -> Iter
 
 
 def _find(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(set(folders) - _NOT_BELOW, key=_natural)
-        if "status.json" in files:
+    seen: set[str] = set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        real, is_run = os.path.realpath(where), "status.json" in files
+        folders[:] = [] if real in seen else sorted(set(folders) - (_NOT_BELOW if is_run else set()), key=_natural)
+        if is_run and real not in seen:
             yield Path(where)
+        seen.add(real)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

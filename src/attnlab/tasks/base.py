@@ -131,9 +131,11 @@ class Task(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Any = None,
     ) -> None:
-        """Clips by the norm. Lightning's own refuses fused optimizers in mixed precision, lest a GradScaler's scale be
-        clipped too; bf16 has none."""
-        if gradient_clip_val:
+        """Clips the norm, or each number. Lightning's own refuses fused optimizers in mixed precision, lest a
+        GradScaler's scale be clipped too; bf16 has none."""
+        if gradient_clip_val and gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+        elif gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -76,6 +76,10 @@ class Domain(ABC):
         best = "min" if monitor == "val/loss" else "max"
         if mode != best:
             raise UserError(f"task.mode={mode} does not select the best {monitor}; set task.mode={best}.")
+        if "limit_test_batches" in config["trainer"]:
+            raise UserError(
+                "trainer.limit_test_batches has no effect: a test split is scored whole; give a smaller one."
+            )
         for key, what in _NEEDED.items():
             if not config["trainer"].get(key, True):
                 raise UserError(f"trainer.{key}={config['trainer'][key]} leaves out the {what}; give 1 or more.")
@@ -100,6 +104,12 @@ class Domain(ABC):
     @abstractmethod
     def examples(self, data: Any, split: str) -> Iterator[bytes]:
         """The examples of a split that is prepared, such that the same ones are equal."""
+
+    def known(self, data: Any, split: str) -> int:
+        """How many examples of a split that is prepared stand in the training split too."""
+        asked = list(self.examples(data, split))
+        found = set(asked).intersection(self.examples(data, "train"))
+        return sum(example in found for example in asked)
 
     @abstractmethod
     def describe(self, data: Any) -> str:
