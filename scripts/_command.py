@@ -38,12 +38,13 @@ def run(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
-def whole(least: int = 1) -> Callable[[str], int]:
-    """A type of argparse: a whole number of at least `least`."""
+def whole(least: int = 1, most: int | None = None) -> Callable[[str], int]:
+    """A type of argparse: a whole number of at least `least`, and at most `most`."""
 
     def number(text: str) -> int:
-        if not text.lstrip("-").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+        if not text.lstrip("-").isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            limits = f"of {least} or more" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
         return int(text)
 
     return number
@@ -81,7 +82,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|last|PATH", help="which of its checkpoints (default: best)"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of the test mode sample (default: the run's)")
+    parser.add_argument(
+        "--seed", type=whole(0, 2**32 - 1), metavar="N", help="of the test mode sample (default: the run's)"
+    )
     add_device(parser, "where the model runs")
 
 

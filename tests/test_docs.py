@@ -1,12 +1,14 @@
-"""What the README and the results tell a reader to open or to type is there."""
+"""What the README and the results tell a reader to open, to type or to add is there, and works."""
 
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import warm
 
+from attnlab.attention import scores
 from attnlab.cli import CONF
 from attnlab.experiment.build import compose
 from attnlab.experiment.checks import check_values
@@ -64,3 +66,16 @@ def test_every_script_has_the_flags_that_are_named(name: str) -> None:
         assert said.returncode == 0, said.stderr
         flags = {word for words in shown if not section or words[:1] == [section] for word in words if word[:2] == "--"}
         assert all(flag in said.stdout for flag in flags), (section, flags)
+
+
+def test_the_variant_that_the_readme_adds_is_one() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    places = dict(vars(scores))  # where the README has it written
+    exec(code, places)
+    cosine = places["CosineScore"](4, 4)
+    assert isinstance(cosine, scores.Score)
+    query, keys = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
+    expected = torch.nn.functional.cosine_similarity(query.unsqueeze(2), keys.unsqueeze(1), -1)
+    torch.testing.assert_close(cosine(query, cosine.prepare(keys)), expected)
+    with pytest.raises(ValueError, match="queries are 3 wide and the keys 4"):
+        places["CosineScore"](3, 4)

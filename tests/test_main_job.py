@@ -193,6 +193,11 @@ def test_options_combine(arguments: list[str], tmp_path: Path) -> None:
         (["data.splits.validation=validation[:20]"], """'data.splits.validation="validation[:20]"'"""),
         (["attention="], "attention= names no option. The options of attention are bahdanau"),
         (["~attention"], "Every run has attention, and ~attention leaves it out"),
+        (["model=null"], "model=null chooses nothing; the options of model are glimpse_vit, rnn"),
+        (["search=null"], "search=null leaves out what every run has"),
+        (["task.name=foo"], "task.name=foo is no kind of task; choose task=translation or task=vision"),
+        (["attention/estimator/baseline=none"], "belongs to attention/estimator=reinforce or"),
+        (["experiment=digits", "task=translation"], "experiment=digits sets model/stem, which belongs to model=vit"),
         (["trainer.max_steps=5"], "+trainer.max_steps=VALUE adds it"),
         (["trainer.max_epoch=5"], "Did you mean max_epochs?"),
         (["data=digits"], "data=digits is of task=vision, and this run of task=translation: give task=vision data="),
@@ -268,6 +273,8 @@ def test_a_run_that_steps_cut_short_is_tested_and_keeps_its_checkpoints(
     assert [path.stem for path in checkpoints] == kept
     assert torch.load(checkpoints[-1], weights_only=True)["global_step"] == steps
     metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["selected_by"] == ("val/bleu" if "best" in kept else None)
+    assert ("steps were not validated" in process.stdout) == (steps % 10 > 0)
     assert "test/bleu" in metrics
     assert ("val/bleu" in metrics) == ("best" in kept)
     assert metrics["train/seconds"] > 0

@@ -118,6 +118,12 @@ def _compose(job: Callable[[Any], None]) -> int:
 
     from attnlab.help import explain, malformed
 
+    for argument in sys.argv[1:]:
+        key, _, value = argument.partition("=")
+        if value == "null" and key != "experiment" and (CONF / key).is_dir():  # of which Hydra makes a traceback
+            options = ", ".join(sorted(path.stem for path in (CONF / key).glob("*.yaml")))
+            _complain(f"{argument} chooses nothing; the options of {key} are {options}.")
+            return 2
     if nameless := [argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith("=")]:
         _complain(malformed(nameless[0], ""))  # over which Hydra stumbles
         return 2
@@ -133,7 +139,7 @@ def _compose(job: Callable[[Any], None]) -> int:
     try:
         application()
     except (HydraException, OmegaConfBaseException) as error:
-        _complain(explain(error))
+        _complain(explain(error, CONF))
         return 2
     return 0
 
@@ -148,7 +154,7 @@ def _run_alone(config: Any) -> int:
     try:
         return run(*_resolve(config))
     except OmegaConfBaseException as error:
-        _complain(explain(error))
+        _complain(explain(error, CONF))
         return 2
     except UserError as error:
         _complain(str(error))
@@ -168,7 +174,7 @@ def _run_point(sweep: "Sweep", config: Any) -> None:
             raise KeyboardInterrupt
         return
     except OmegaConfBaseException as error:
-        why = explain(error)
+        why = explain(error, CONF)
     except UserError as error:
         why = str(error)
     except Exception as error:

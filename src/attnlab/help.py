@@ -51,9 +51,11 @@ def help_text(conf: Path) -> str:
     return "\n".join(lines) + "\n" + _CLOSING
 
 
-def explain(error: Exception) -> str:
-    """A sentence for an error in composing the config: what was found, and the valid names."""
+def explain(error: Exception, conf: Path) -> str:
+    """A sentence for an error in composing the configs of a folder: what was found, and the valid names."""
     text = str(error)
+    if "No match in the defaults list" in text and (sentence := _misplaced(conf, text)):
+        return sentence
     missing = re.search(r"Could not find '(.+?)'", text)
     if missing and "Available options" in text:
         group, _, name = missing[1].rpartition("/")
@@ -75,6 +77,19 @@ def explain(error: Exception) -> str:
     if "override" in type(error).__name__.lower():
         return malformed(getattr(error, "override", ""), text.splitlines()[0])
     return text.split("\nConfig search path")[0].strip()
+
+
+def _misplaced(conf: Path, text: str) -> str | None:
+    """A sentence for an option of a group that the chosen options do not have, as a baseline without draws."""
+    found = re.search(r"Could not override '([\w/]+)", text)
+    group, _, leaf = found[1].rpartition("/") if found else ("", "", "")
+    entry = re.compile(rf"^  - {leaf}: ", re.MULTILINE)
+    holders = [path.stem for path in sorted((conf / group).glob("*.yaml")) if entry.search(path.read_text())]
+    if not (found and group and holders):
+        return None
+    source = re.match(r"In '(.+?)'", text)
+    whose = f"{source[1].replace('/', '=', 1)} sets {found[1]}, which" if source else found[1]
+    return f"{whose} belongs to {' or '.join(f'{group}={holder}' for holder in holders)}; choose that, or leave it out."
 
 
 def malformed(argument: str, why: str) -> str:

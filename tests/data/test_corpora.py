@@ -145,6 +145,20 @@ def test_without_a_validation_split_one_can_be_cut(tmp_path):
         load(folder)
 
 
+def test_a_line_in_another_encoding_is_named(tmp_path):
+    for split in SPLITS:
+        (tmp_path / f"{split}.csv").write_text("en,de\nA dog,Ein Hund\n")
+    (tmp_path / "test.csv").write_bytes("en,de\nA dog,Ein Hund\nGreetings,Grüße\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"test\.csv, line 3 is not UTF-8 .*Mend or remove it"):
+        load(tmp_path)
+
+
+def test_files_that_are_no_data_files_are_told_which_are(tmp_path):
+    (tmp_path / "train.en").write_text("A dog.\n")
+    with pytest.raises(UserError, match=r"holds no data files\. It needs train\.jsonl, .*a column for each side"):
+        load(tmp_path)
+
+
 def test_a_malformed_line_is_named(tmp_path):
     folder = full(tmp_path / "pairs")
     with (folder / "train.jsonl").open("a") as file:

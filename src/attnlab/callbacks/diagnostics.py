@@ -12,6 +12,7 @@ from torch import nn
 from attnlab.attention import Attention, Estimator, reading
 from attnlab.attention.estimators import mean_entropy, token_mean
 from attnlab.tasks.base import Likelihoods, Task
+from attnlab.terminal import Terminal
 
 _EXAMPLES = 16  # of the fixed batch
 _DRAWS = 8  # repetitions of its gradient
@@ -33,7 +34,7 @@ class EstimatorDiagnostics(pl.Callback):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        self.console = console or Console()
+        self.console = console or Terminal()
         self.warned = False
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from attnlab.callbacks.curves import Curves
 from attnlab.tasks.base import Task
+from attnlab.terminal import Terminal
 
 
 class TrainingProgress(ProgressBar):
@@ -37,7 +37,7 @@ class TrainingProgress(ProgressBar):
         self.count = 0
         self.seconds = 0.0
         self.first_step: float | None = None
-        self.console = Console()
+        self.console = Terminal()
         self._bar: Progress | None = None
         self._enabled = True
         self._mark = 0.0

@@ -9,6 +9,8 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
+from attnlab.terminal import Terminal
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -27,7 +29,7 @@ class StopInOrder(pl.Callback):
     def __init__(self, path: Path, console: Console | None = None) -> None:
         super().__init__()
         self.path = path
-        self.console = console or Console()
+        self.console = console or Terminal()
         self.asked = False
         self._before: dict[signal.Signals, Any] = {}
         self._place: dict[str, Any] | None = None

@@ -348,13 +348,16 @@ def _explained(read: Callable[..., Any], failing: str, *arguments: Any) -> Calla
 def _reason(error: Exception, path: str | Path) -> str:
     """Why reading failed, and what to do."""
     from datasets.data_files import EmptyDatasetError
-    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+    from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
     from huggingface_hub import constants, errors
 
     if isinstance(error, DatasetNotFoundError):
         return "the Hub has no such data set, or it needs a login (`hf auth login`). Check data.path."
-    if isinstance(error, EmptyDatasetError):
-        return "it holds no data files. It needs train.jsonl, validation.jsonl, test.jsonl (.csv, .parquet)."
+    if isinstance(error, EmptyDatasetError | DataFilesNotFoundError):
+        return (
+            "it holds no data files. It needs train.jsonl, validation.jsonl, test.jsonl (.csv, .parquet), with a "
+            "column for each side."
+        )
     if broken := _broken_line(Path(path)):
         return f"{broken}. Mend or remove it."
     unreachable = (ConnectionError, TimeoutError, errors.LocalEntryNotFoundError, errors.HfHubHTTPError)
@@ -373,17 +376,20 @@ def _reason(error: Exception, path: str | Path) -> str:
 
 
 def _broken_line(folder: Path) -> str | None:
-    """The first line of a folder's .jsonl files that is not JSON: the library names neither file nor line."""
-    for path in sorted(folder.rglob("*.jsonl")):
-        if not path.stat().st_size:
+    """The first line of a folder's files that is no text, or no JSON: the library names neither file nor line."""
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".csv", ".jsonl", ".tsv", ".txt")):
+        in_json = path.suffix == ".jsonl"
+        if in_json and not path.stat().st_size:
             return f"{path.name} is empty"
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
-                    json.loads(line)
+                    text = line.decode()
+                    if in_json and text.strip():
+                        json.loads(text)
                 except ValueError as error:
-                    if line.strip():
-                        return f"{path.name}, line {number} is not JSON ({error})"
+                    what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
+                    return f"{path.name}, line {number} is not {what} ({error})"
     return None
 
 

@@ -5,8 +5,6 @@ that mistakes in a command are told at once.
 """
 
 import importlib
-import pickle
-import zipfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -97,8 +95,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"There is no checkpoint {path}; train the run first, or give the directory of another.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:120]
+    except Exception as error:  # of a file of anything the reader may raise anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__).partition(". In PyTorch")[0][:120]
         raise UserError(
             f"The checkpoint {path} cannot be read: it is truncated, or holds more than tensors and "
             f"primitives ({reason})."
@@ -158,7 +156,7 @@ def compose(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
             config = hydra.compose("config", [*overrides, "run_dir=null"])
         resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain(error, conf)) from error
     return resolved
 
 

@@ -61,6 +61,17 @@ def check_values(conf: Path, overrides: Sequence[str], config: dict[str, Any]) -
     """
     _check_presence(conf, overrides, config)
     _check_types(conf, overrides, config)
+    for group in sorted({"wandb", *(key.partition(".")[0] for key in _RANGES if "." in key)}):
+        if not isinstance(config[group], dict):
+            raise UserError(
+                f"{group}={_shown(config[group])} leaves out what every run has; set its keys one by one, as "
+                f"{group}.NAME=VALUE."
+            )
+    kinds = sorted(path.stem for path in (conf / "task").glob("*.yaml"))
+    if (kind := config["task"]["name"]) not in kinds:
+        raise UserError(
+            f"task.name={_shown(kind)} is no kind of task; choose {' or '.join(f'task={k}' for k in kinds)}."
+        )
     for key, numbers in _RANGES.items():
         if _has(config, key) and not numbers.holds(value := _at(config, key)):
             raise UserError(f"{key}={_shown(value)} must be {numbers}.")

@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from attnlab import allocator
 from attnlab.data.prepare import prefetch
 from attnlab.errors import INTERRUPTED, UserError
@@ -29,6 +27,7 @@ from attnlab.experiment.distributed import (
 from attnlab.experiment.lean import import_lightning
 from attnlab.experiment.record import RunRecord
 from attnlab.experiment.tracking import Tracker
+from attnlab.terminal import Terminal
 
 _GIVES_WAY = 1.0
 """Seconds for which another process leaves it to the first one to say how their run has ended."""
@@ -64,7 +63,7 @@ def run(config: dict[str, Any], overrides: list[str], choices: dict[str, Any], p
         raise UserError(f"run_dir={config['run_dir'] or ''} names no folder; name one, or leave it out.")
     directory = Path(config["run_dir"])
     record = RunRecord(directory, config)
-    console = Console(quiet=not ranks.first)
+    console = Terminal(quiet=not ranks.first)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths may hold brackets
     if record.finished:
         say(f"This run has finished before; its results are in {directory}.")

@@ -103,9 +103,10 @@ def summarize(directory: Path, failures: Mapping[str, str]) -> int:
         directory: of the sweep.
         failures: by the names of points, what their own directories do not tell.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from attnlab.terminal import Terminal
 
     ended = dict(points(directory)) | {name: {"state": "failed", "error": why} for name, why in failures.items()}
     table = Table(title=f"Sweep {escape(str(directory))}", title_justify="left")
@@ -114,7 +115,7 @@ def summarize(directory: Path, failures: Mapping[str, str]) -> int:
     for name, status in sorted(ended.items()):
         state = str(status.get("state"))
         table.add_row(escape(name), f"[{_STATES.get(state, 'red')}]{state}", escape(_what(directory / name, status)))
-    Console().print(table)
+    Terminal().print(table)
     return int(any(status.get("state") != "finished" for status in ended.values()))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from attnlab.errors import UserError
 from attnlab.experiment.record import RunRecord
 
 MODES = ("offline", "online", "disabled")
@@ -55,7 +56,7 @@ class Tracker:
             return []
         from pytorch_lightning.loggers import WandbLogger
 
-        return [WandbLogger(experiment=self._opening.result())]
+        return [WandbLogger(experiment=self._run())]
 
     def finish(self, metrics: dict[str, Any], pictures: dict[str, Path]) -> None:
         """Logs the final metrics and the attention maps."""
@@ -63,9 +64,23 @@ class Tracker:
             return
         import wandb
 
-        run = self._opening.result()
+        run = self._run()
         run.log({f"attention/{name}": wandb.Image(str(path)) for name, path in pictures.items()})
         run.summary.update(metrics)
+
+    def _run(self) -> Any:
+        """The run, once it is open; UserError if W&B refuses it."""
+        import wandb
+
+        assert self._opening is not None
+        try:
+            return self._opening.result()
+        except wandb.Error as error:
+            reason = str(error).strip().rstrip(".")
+            raise UserError(
+                f"W&B does not open the run: {reason}. Mend that, set wandb.mode=offline, which needs no account, or "
+                "wandb.mode=disabled."
+            ) from error
 
     def __enter__(self) -> Self:
         return self

@@ -36,8 +36,8 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         if heads < 1 or size % heads:
             raise ValueError(
-                f"{heads} heads do not divide a width of {size} evenly; choose model.heads among the divisors of "
-                "model.size."
+                f"{heads} heads do not divide a width of {size} evenly; choose model.heads among its divisors, or "
+                "another width."
             )
         self.heads = heads
         self.query = Linear(size, size)
