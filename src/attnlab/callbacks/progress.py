@@ -55,9 +55,9 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     @property
-    def rate(self) -> float:
-        """Mean units per second of training."""
-        return self.count / self.seconds if self.seconds else 0.0
+    def rate(self) -> float | None:
+        """Mean units per second of training; None before its second step."""
+        return self.count / self.seconds if self.seconds else None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.perf_counter()
@@ -96,7 +96,7 @@ class TrainingProgress(ProgressBar):
             left = self._left(trainer.global_step, now)
             self._bar.update(
                 self._task, completed=trainer.global_step, description=self._where(trainer),
-                line=f"loss {loss:.3f}  {self.rate:,.0f} {pl_module.unit}/s  {left} left",
+                line=f"loss {loss:.3f}  {self._speed(pl_module)}{left} left",
             )  # fmt: skip
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -108,9 +108,8 @@ class TrainingProgress(ProgressBar):
             f"{name} {value:.3f}" if value < 10 else f"{name} {value:.1f}" for name, value in values.items()
         )
         left = self._left(trainer.global_step, time.perf_counter())
-        speed = f"{self.rate:,.0f} {pl_module.unit}/s  {left} left"
         loss = self.curves.rows[-1].get("train/nll", float("nan"))
-        line = f"{self._where(trainer)}  loss {loss:.3f}  {shown}  {speed}"
+        line = f"{self._where(trainer)}  loss {loss:.3f}  {shown}  {self._speed(pl_module)}{left} left"
         self.console.print(line, highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
@@ -119,6 +118,9 @@ class TrainingProgress(ProgressBar):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop()
+
+    def _speed(self, task: Task) -> str:
+        return "" if self.rate is None else f"{self.rate:,.0f} {task.unit}/s  "
 
     def _stop(self) -> None:
         if self._bar is not None:

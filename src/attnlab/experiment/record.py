@@ -100,10 +100,9 @@ class RunRecord:
             self._lock = lock.open("a")
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not a child's too
         except BlockingIOError as error:
-            raise UserError(
-                f"A run is under way in {self.directory} (process {self._read_status().get('pid')}); wait for it, or "
-                "give another run_dir."
-            ) from error
+            pid = self._read_status().get("pid")  # which it may not have said yet
+            where = f"{self.directory} (process {pid})" if pid else str(self.directory)
+            raise UserError(f"A run is under way in {where}; wait for it, or give another run_dir.") from error
         except OSError:  # a file system without locks, or one that cannot be written, which is told by who writes there
             return
 

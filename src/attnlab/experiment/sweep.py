@@ -125,6 +125,8 @@ def _what(directory: Path, status: dict[str, Any]) -> str:
         return str(status.get("error") or "")
     try:
         metrics = json.loads((directory / "metrics.json").read_text())
+        if metrics["selected_by"] is None:
+            return "no validation was reached"
         name = metrics["selected_by"].replace("val/", "test/")
         return f"{name} {metrics[name]:.2f}"
     except (OSError, ValueError, KeyError, TypeError):

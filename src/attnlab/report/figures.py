@@ -166,6 +166,8 @@ def curves(data: DataSet, key: str, label: str, look: Mapping[str, Any]) -> "Fig
             _band(axes, x, [epochs[epoch] for epoch in x], name, style)
         axes.set(xlabel="epoch", title=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
+        if all(set(epochs) == {longest} for epochs in series.values()):
+            axes.set_xlim(longest - 1, longest + 1)
         _legend(figure, axes)
     return figure
 
