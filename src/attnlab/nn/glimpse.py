@@ -26,19 +26,18 @@ class Policy(nn.Module):
     Args:
         attention: factory of the attention that chooses.
         channels: of the image, C.
-        rows: of patches.
-        columns: of patches.
+        patch: side of a patch in pixels.
         glimpses: number of patches to choose, k.
-        coarse: by how much the view is smaller.
+        coarse: by how much the view is smaller, a divisor of the patch.
         size: width of queries and keys.
     """
 
     def __init__(
-        self, attention: AttentionFactory, channels: int, rows: int, columns: int, glimpses: int, coarse: int, size: int
+        self, attention: AttentionFactory, channels: int, patch: int, glimpses: int, coarse: int, size: int
     ) -> None:
         super().__init__()
-        self.grid = (rows, columns)
         self.coarse = coarse
+        self.within = patch // coarse  # pixels of the view along a patch
         self.features = nn.Sequential(
             nn.Conv2d(channels, size // 2, 5, padding=2), nn.ReLU(), nn.Conv2d(size // 2, size, 5, padding=2), nn.ReLU()
         )
@@ -53,7 +52,7 @@ class Policy(nn.Module):
             values: what may be read of each patch, [B, N, V].
             copies: of the batch, each on its own path.
         """
-        seen = F.adaptive_avg_pool2d(self.features(F.avg_pool2d(images, self.coarse)), self.grid)
+        seen = F.avg_pool2d(self.features(F.avg_pool2d(images, self.coarse)), self.within)
         memory = self.attention.prepare(values, keys=seen.flatten(2).transpose(1, 2))
         memory = Memory(memory.keys.repeat(copies, 1, 1), memory.values.repeat(copies, 1, 1), None)
         left = torch.ones(memory.values.shape[:2], dtype=torch.bool, device=images.device)  # [K B, N]
@@ -107,7 +106,7 @@ class GlimpseViT(ImageClassifier):
                 f"model.glimpses={glimpses} patches cannot be read of an image of {rows} x {columns} = "
                 f"{rows * columns}; choose a number from 1 to {rows * columns}, or a smaller model.patch."
             )
-        chooser = Policy(attention, channels, rows, columns, glimpses, coarse, policy)
+        chooser = Policy(attention, channels, patch, glimpses, coarse, policy)
         estimator = chooser.attention.estimator
         if not estimator.single or estimator.unfeedable:
             raise ValueError(
@@ -142,16 +141,17 @@ class GlimpseViT(ImageClassifier):
         records = self.policy(images, offers.detach(), copies)
         read = torch.cat([record.contexts[0] for record in records], 1)  # [K B, k, C patch^2 + D]
         chosen = _positions(records)
-        images_of = torch.arange(len(chosen), device=chosen.device).remainder(len(images))
-        offered = offers[images_of.unsqueeze(1), chosen]
-        read = read + (offered - offered.detach())  # the contexts alone have the gradient of the weights
+        if torch.is_grad_enabled():  # the contexts alone have the gradient of the weights
+            images_of = torch.arange(len(chosen), device=chosen.device).remainder(len(images))
+            offered = offers[images_of.unsqueeze(1), chosen]
+            read = read + (offered - offered.detach())
         pixels, places = read[..., : self.embed.in_features], read[..., self.embed.in_features :]
         tokens = torch.cat([self.token.expand(len(read), 1, -1), self.embed(pixels) + places], 1)
         tokens = self.dropout(tokens)
         for number, block in enumerate(self.blocks):
             tokens, _ = block(tokens, first=1 if number == len(self.blocks) - 1 else None)
         scored = self.readout(self.norm(tokens[:, 0]))
-        return scored.view(copies, len(images), -1), credit([_with_heads(record) for record in records], copies)
+        return scored.view(copies, len(images), -1), credit([_joined(records)], copies)
 
     def _offers(self, images: Tensor) -> Tensor:
         """What there is to read of each patch: its pixels and its place, so that only what is read is embedded."""
@@ -164,8 +164,7 @@ class GlimpseViT(ImageClassifier):
 
     @torch.no_grad()
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        records = self.policy(images, self._offers(images), 1)
-        return {"policy": torch.cat([record.weights for record in records], 1).unsqueeze(1)}  # of each glimpse
+        return {"policy": _joined(self.policy(images, self._offers(images), 1)).weights}
 
 
 def _positions(records: list[Candidates]) -> Tensor:
@@ -173,12 +172,20 @@ def _positions(records: list[Candidates]) -> Tensor:
     return torch.cat([record.positions[0] for record in records if record.positions is not None], 1)
 
 
-def _with_heads(record: Candidates) -> Candidates:
-    """A record of one head [1, N, T, ...] as one with heads, [1, N, 1, T, ...]."""
-    return record._replace(
-        contexts=record.contexts.unsqueeze(2),
-        log_weights=record.log_weights.unsqueeze(2),
-        weights=record.weights.unsqueeze(1),
-        log_probs=None if record.log_probs is None else record.log_probs.unsqueeze(2),
-        queries=None if record.queries is None else record.queries.unsqueeze(1),
+def _joined(records: list[Candidates]) -> Candidates:
+    """The records of k glimpses, [1, N, 1, ...] each, as one of k queries of one head, [1, N, 1, k, ...]."""
+
+    def side_by_side(parts: list[Tensor | None]) -> Tensor | None:
+        found = [part for part in parts if part is not None]
+        return torch.cat(found, -1).unsqueeze(-2) if found else None
+
+    log_weights = side_by_side([record.log_weights for record in records])
+    queries = [record.queries for record in records if record.queries is not None]
+    assert log_weights is not None
+    return Candidates(
+        contexts=log_weights.new_empty(0),
+        log_weights=log_weights,
+        weights=torch.cat([record.weights for record in records], -2).unsqueeze(1),
+        log_probs=side_by_side([record.log_probs for record in records]),
+        queries=torch.cat(queries, -2).unsqueeze(1) if queries else None,
     )
