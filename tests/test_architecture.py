@@ -22,6 +22,7 @@ ALLOWED = {
     "files": {"errors"},
     "help": set(),
     "allocator": set(),
+    "terminal": set(),
     "kernels": set(),
     "attention": {"kernels"},
     "nn": {"attention", "kernels"},
@@ -29,7 +30,7 @@ ALLOWED = {
     "data": LEAVES,
     "evaluation": LEAVES,
     "tasks": {"kernels", "attention", "nn", "decoding", "data", "evaluation"} | LEAVES,
-    "callbacks": {"attention", "nn", "tasks", "decoding", "data", "evaluation"} | LEAVES,
+    "callbacks": {"attention", "nn", "tasks", "decoding", "data", "evaluation", "terminal"} | LEAVES,
     "experiment": {
         "kernels",
         "attention",
@@ -41,6 +42,7 @@ ALLOWED = {
         "callbacks",
         "help",
         "allocator",
+        "terminal",
     }
     | LEAVES,
     "report": {"evaluation"} | LEAVES,
