@@ -21,7 +21,7 @@ class Pooling(nn.Module, ABC):
 
     Attributes:
         leading: number of tokens that it puts before those of the patches.
-        first: number of the first of the last tokens that it reads; None where it reads all.
+        first: how many leading tokens it reads behind the last block; None for all.
         attention: its attention; None where it has none of its own.
 
     Args:
