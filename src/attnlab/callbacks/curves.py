@@ -69,9 +69,11 @@ class Curves(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._of_line.add(outputs)
+        if not trainer.loggers:
+            return
         self._of_log.add(outputs)
         step, every = trainer.global_step, trainer.log_every_n_steps
-        if trainer.loggers and every and step % every == 0 and step != self._logged:
+        if every and step % every == 0 and step != self._logged:
             self._logged = step
             metrics = self._of_log.take() | {"epoch": trainer.current_epoch}
             for logger in trainer.loggers:

@@ -128,7 +128,7 @@ class RunRecord:
         write_json(self.directory / "status.json", self.status)
 
     def keep_identity(self, corpus: str | None) -> None:
-        """Notes the identity of the corpus, where it can be known.
+        """Notes the identity of the corpus, where it can be known, in a run that has begun.
 
         Raises:
             UserError: if there is a checkpoint to go on from, of a run with another corpus.
@@ -138,9 +138,8 @@ class RunRecord:
                 f"The data have changed since the run in {self.directory} began, and it would go on with others; give "
                 "another run_dir, or put the data back."
             )
-        if self.status:  # of several processes the first writes it
-            self.status["corpus"] = corpus
-            write_json(self.directory / "status.json", self.status)
+        self.status["corpus"] = corpus
+        write_json(self.directory / "status.json", self.status)
 
     def end(self, state: str, error: BaseException | None = None) -> None:
         """Marks how the run ended: finished, failed or interrupted, with the reason."""

@@ -77,7 +77,8 @@ def train_and_test(
     directory = record.directory
     pl.seed_everything(config["seed"], verbose=False)
     data = build(config["data"])
-    record.keep_identity(data.corpus.identity())
+    if trainer.is_global_zero:  # to know it the files are read
+        record.keep_identity(data.corpus.identity())
     tracker.open()  # only now, since it would have a run that is refused sent
     resume = trainer.strategy.broadcast(record.last_checkpoint)
     _prepare(data, domain, directory, resume is not None, trainer)

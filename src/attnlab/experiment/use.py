@@ -117,8 +117,7 @@ def trained_on(run: TrainedRun, data: Any, split: str) -> int:
         return 0
     domain.restore(before, run.directory)
     before.prepare_split("train")
-    known = set(domain.examples(before, "train"))
-    return sum(example in known for example in domain.examples(data, split))
+    return domain.known(data, split, trained=before)
 
 
 def _place(path: str | None) -> str | None:

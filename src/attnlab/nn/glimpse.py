@@ -148,8 +148,10 @@ class GlimpseViT(ImageClassifier):
         pixels, places = read[..., : self.embed.in_features], read[..., self.embed.in_features :]
         tokens = torch.cat([self.token.expand(len(read), 1, -1), self.embed(pixels) + places], 1)
         tokens = self.dropout(tokens)
-        for number, block in enumerate(self.blocks):
-            tokens, _ = block(tokens, first=1 if number == len(self.blocks) - 1 else None)
+        *lower, last = self.blocks
+        for block in lower:
+            tokens, _ = block(tokens)
+        tokens, _ = last(tokens, first=1)
         scored = self.readout(self.norm(tokens[:, 0]))
         return scored.view(copies, len(images), -1), credit([_joined(records)], copies)
 

@@ -105,10 +105,11 @@ class Domain(ABC):
     def examples(self, data: Any, split: str) -> Iterator[bytes]:
         """The examples of a split that is prepared, such that the same ones are equal."""
 
-    def known(self, data: Any, split: str) -> int:
-        """How many examples of a split that is prepared stand in the training split too."""
+    def known(self, data: Any, split: str, trained: Any = None) -> int:
+        """How many examples of a split stand in the training split too, of the same data or of those that `trained` is;
+        both are prepared."""
         asked = list(self.examples(data, split))
-        found = set(asked).intersection(self.examples(data, "train"))
+        found = set(asked).intersection(self.examples(data if trained is None else trained, "train"))
         return sum(example in found for example in asked)
 
     @abstractmethod
